@@ -1,0 +1,3 @@
+#!/usr/bin/env node
+import { runPulse } from "../lib/pulse/main.js";
+await runPulse(process.argv.slice(2));

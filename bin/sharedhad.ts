@@ -1,0 +1,3 @@
+#!/usr/bin/env node
+import { runDaemon } from "../lib/daemon/main.js";
+await runDaemon(process.argv.slice(2));

@@ -1,0 +1,153 @@
+/**
+ * From what a group calls its device to a block device that can be mounted, and the things that are done to it around a
+ * mount. All effects of group-manager.ts on the machine are here, behind one interface.
+ */
+import { mkdir } from "node:fs/promises";
+
+import { ShareHaError } from "../errors.js";
+import {
+  type CheckResult,
+  type FilesystemType,
+  flushDeviceBuffers,
+  fsckFilesystem,
+  mountFilesystem,
+  topMount,
+  unmount,
+} from "../system/filesystem.js";
+import { type CutMount, cutForeignMounts } from "../system/foreign-mounts.js";
+import { attachLoop, detachLoop, type FileIdentity, identifyFile } from "../system/loop.js";
+import { openLun } from "../system/lun-device.js";
+import { probeLun } from "../system/lun-probe.js";
+import { type Mount } from "../system/mounts.js";
+import { partitionAt } from "../system/partition.js";
+
+/** How long the device may take for one sector after a take-over, before the group is not started. */
+const SETTLE_MS = 30_000;
+
+/** Bytes of a device that hold data: the whole of it, or what lies behind the lock region. */
+export interface DataPlace {
+  readonly path: string;
+  readonly offset: number;
+  /** Undefined: to the end. */
+  readonly length: number | undefined;
+}
+
+export interface DataDevice {
+  /** What is mounted: "/dev/sdb2", "/dev/loop7". */
+  readonly device: string;
+  /** The regular file below, when there is one: then the same data can be mounted elsewhere on this machine. */
+  readonly backing: FileIdentity | undefined;
+  /** The loop device was attached here and goes with the mount. */
+  readonly attached: FileIdentity | undefined;
+}
+
+export interface GroupEdges {
+  /** The regular file in which this place lies, if any; reads only. */
+  backingOf(place: DataPlace): FileIdentity | undefined;
+  attach(place: DataPlace): Promise<DataDevice>;
+  detach(device: DataDevice): Promise<void>;
+  cutForeign(backing: FileIdentity): readonly CutMount[];
+  /** Write, flush and read back through the same queue (DESIGN section 8). */
+  settle(device: string): Promise<void>;
+  flush(device: string): void;
+  check(device: string, type: FilesystemType): Promise<CheckResult>;
+  mount(device: string, path: string, type: FilesystemType, options: string): Promise<Mount>;
+  findMount(path: string): Mount | undefined;
+  /** @throws ERR_MOUNT_BUSY with the processes */
+  unmount(path: string): Promise<void>;
+}
+
+export const GROUP_EDGES: GroupEdges = {
+  backingOf,
+  attach,
+  detach: async (device) => {
+    if (device.attached !== undefined) {
+      await detachLoop(device.device, device.attached);
+    }
+  },
+  cutForeign: (backing) => cutForeignMounts(backing),
+  settle,
+  flush: flushDeviceBuffers,
+  check: async (device, type) => await fsckFilesystem(device, type),
+  mount: async (device, path, type, options) => {
+    await mkdir(path, { recursive: true });
+    return await mountFilesystem({ device, path, type, options });
+  },
+  findMount: topMount,
+  unmount: async (path) => {
+    await unmount(path);
+  },
+};
+
+function backingOf(place: DataPlace): FileIdentity | undefined {
+  const facts = probeLun(place.path);
+  if (!facts.isBlock) {
+    return identifyFile(place.path);
+  }
+  const { loopBacking } = facts;
+  return loopBacking === undefined
+    ? undefined
+    : { device: loopBacking.device, inode: loopBacking.inode };
+}
+
+async function attach(place: DataPlace): Promise<DataDevice> {
+  const { path, offset, length } = place;
+  const facts = probeLun(path);
+  const backing = backingOf(place);
+  if (facts.isBlock && offset === 0 && length === undefined) {
+    return { device: path, backing, attached: undefined };
+  }
+  const partition = facts.isBlock ? partitionAt(path, offset) : undefined;
+  if (partition !== undefined) {
+    return { device: partition, backing, attached: undefined };
+  }
+  const loop = await attachLoop({
+    path,
+    offset,
+    ...(length === undefined ? {} : { sizeLimit: length }),
+  });
+  return { device: loop.device, backing, attached: loop.status.backing };
+}
+
+/**
+ * What a dead node's kernel or the path to the storage still holds comes before this write, or never: the first sector is
+ * read, written back as it is and read again, durably and around every cache. Nobody has it mounted now.
+ */
+async function settle(device: string): Promise<void> {
+  const { sectorSize } = probeLun(device);
+  const size = sectorSize === 4096 ? 4096 : 512;
+  const lun = await openLun({ path: device, baseOffset: 0, size, sectorSize: size });
+  try {
+    const first = await lun.submit([{ kind: "read", offset: 0, length: size }], SETTLE_MS);
+    const bytes = first.kind === "done" ? first.reads[0] : undefined;
+    if (bytes === undefined) {
+      throw settleError(device, first.kind);
+    }
+    const second = await lun.submit(
+      [
+        { kind: "write", offset: 0, data: bytes },
+        { kind: "read", offset: 0, length: size },
+      ],
+      SETTLE_MS,
+    );
+    if (second.kind !== "done") {
+      throw settleError(device, second.kind);
+    }
+    if (!bytes.every((byte, at) => second.reads[0]?.[at] === byte)) {
+      throw settleError(device, "and somebody else has written in between");
+    }
+  } finally {
+    await lun.close();
+  }
+}
+
+function settleError(device: string, why: string): ShareHaError {
+  return new ShareHaError(
+    "ERR_DATA_DEVICE",
+    `${device} cannot be read, written and read again: ${why}`,
+    {
+      hint: "Check the path to the storage (dmesg); the group is not started on it.",
+      fields: { device },
+    },
+  );
+}

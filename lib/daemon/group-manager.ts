@@ -1,0 +1,423 @@
+/**
+ * Groups: the lease first, then the data (DESIGN sections 8 and 10). The order of a start is
+ *
+ *     lease -> cut what this machine still has mounted of it -> attach -> write, flush, read back -> drop caches -> check
+ *           -> protect (pulse, guard) -> mount
+ *
+ * and of a stop the reverse: unmount, then release. Steps of a take-over that only a dead holder makes necessary are
+ * left out when the lease was free.
+ */
+import { ShareHaError } from "../errors.js";
+import { type Group, leaseNameOf, LUN_DEVICE, mayRunOn } from "../group/group.js";
+import { type ReservedBody } from "../net/api.js";
+import { type Clock } from "../port/clock.js";
+import { type Mount } from "../system/mounts.js";
+import { type DataDevice, type DataPlace, type GroupEdges } from "./data-device.js";
+import { type MountNote } from "./lease-file.js";
+import {
+  type AcquireRequest,
+  type Hold,
+  type LeaseManager,
+  type LocalOutcome,
+} from "./lease-manager.js";
+
+export type GroupState = "up" | "down" | "starting" | "stopping" | "failed";
+
+export interface GroupManagerOptions {
+  readonly edges: GroupEdges;
+  readonly clock: Clock;
+  readonly nodeName: () => string;
+  readonly specs: () => readonly Group[];
+  /** Where "lun" is. @throws ERR_NO_DATA */
+  readonly placeOfLun: () => DataPlace;
+  readonly leases: Pick<LeaseManager, "acquire" | "release" | "hold">;
+  readonly createLease: (name: string) => Promise<void>;
+  readonly hasRight: () => boolean;
+  /** Tells pulse, and so the guard, what must not outlive the right to write. */
+  readonly protect: () => Promise<void>;
+  readonly persist: () => void;
+  readonly onEvent: (event: string, text: string, fields: Record<string, string | number>) => void;
+}
+
+interface Running {
+  state: GroupState;
+  why: string | undefined;
+  /** Announced to pulse before it is mounted. */
+  mountPath: string | undefined;
+  data: DataDevice | undefined;
+  mount: Mount | undefined;
+}
+
+export type ReserveOutcome =
+  | Exclude<LocalOutcome, { kind: "granted" }>
+  | { readonly kind: "reserved"; readonly body: ReservedBody };
+
+interface Step {
+  readonly step: string;
+  readonly ms: number;
+}
+
+export class GroupManager {
+  readonly #options: GroupManagerOptions;
+  readonly #groups = new Map<string, Running>();
+
+  constructor(options: GroupManagerOptions) {
+    this.#options = options;
+  }
+
+  state(name: string): { readonly state: GroupState; readonly why: string | undefined } {
+    const { state, why } = this.#groups.get(name) ?? { state: "down" as const, why: undefined };
+    return { state, why };
+  }
+
+  /** Mount points that must be cut when the right to write is lost: also those that are just being mounted. */
+  get protectedPaths(): readonly string[] {
+    return this.#all().flatMap((group) => group.mountPath ?? []);
+  }
+
+  get isAnyUp(): boolean {
+    return this.#all().some((group) => group.state !== "down" && group.state !== "failed");
+  }
+
+  notes(): readonly MountNote[] {
+    return [...this.#groups].flatMap(([name, group]) =>
+      group.mountPath === undefined
+        ? []
+        : [
+            {
+              group: name,
+              path: group.mountPath,
+              device: group.data?.device ?? "",
+              devMajorMinor: group.mount?.devMajorMinor,
+            },
+          ],
+    );
+  }
+
+  /** "-" is the only group there is. @throws ERR_NO_SUCH_GROUP, ERR_WHICH_GROUP */
+  find(name: string): Group {
+    const specs = this.#options.specs();
+    const only = specs[0];
+    if (name === "-") {
+      if (only === undefined || specs.length > 1) {
+        const names = specs.map((spec) => spec.name).join(", ");
+        throw new ShareHaError(
+          "ERR_WHICH_GROUP",
+          only === undefined ? "no group is configured" : `there are several groups: ${names}`,
+          {
+            hint:
+              only === undefined
+                ? "Write one into the configuration: sharedha config edit"
+                : "Name the one that is meant.",
+          },
+        );
+      }
+      return only;
+    }
+    const spec = specs.find((each) => each.name === name);
+    if (spec === undefined) {
+      throw new ShareHaError("ERR_NO_SUCH_GROUP", `there is no group ${name}`, {
+        hint:
+          specs.length === 0
+            ? "No group is configured; write one into the configuration: sharedha config edit"
+            : `Configured: ${specs.map((each) => each.name).join(", ")}`,
+        fields: { group: name },
+      });
+    }
+    return spec;
+  }
+
+  /** @throws ERR_NOT_A_CANDIDATE, what acquire throws, and what keeps the group from starting once the lease is held */
+  async reserve(
+    spec: Group,
+    request: Pick<AcquireRequest, "waitMs" | "signal">,
+  ): Promise<ReserveOutcome> {
+    this.#requireCandidate(spec);
+    const steps: Step[] = [];
+    const name = leaseNameOf(spec.name);
+    const known = this.#groups.get(spec.name);
+    if (known?.mountPath !== undefined && known.state === "failed") {
+      throw new ShareHaError(
+        "ERR_GROUP_STUCK",
+        `group ${spec.name} has not ended here: ${known.why ?? ""}`,
+        {
+          hint: "Release it first; if that fails, only a restart of this machine clears it.",
+          fields: { group: spec.name },
+        },
+      );
+    }
+    await this.#options.createLease(name);
+    const outcome = await this.#timed(steps, "lease", async () =>
+      this.#options.leases.acquire({
+        name,
+        shared: false,
+        ...request,
+        group: spec.name,
+      }),
+    );
+    if (outcome.kind !== "granted") {
+      return outcome;
+    }
+    const group: Running = {
+      state: "starting",
+      why: undefined,
+      mountPath: undefined,
+      data: undefined,
+      mount: undefined,
+    };
+    this.#groups.set(spec.name, group);
+    try {
+      await this.#start(spec, group, outcome.hold, steps);
+    } catch (error) {
+      await this.#undo(spec, group, error);
+      throw error;
+    }
+    group.state = "up";
+    return { kind: "reserved", body: bodyOf(spec, outcome.hold, outcome.waitedMs, steps) };
+  }
+
+  /** @returns false when the group is not up here. @throws ERR_MOUNT_BUSY: it stays up */
+  async release(spec: Group): Promise<boolean> {
+    const group = this.#groups.get(spec.name);
+    const isHeld = this.#options.leases.hold(leaseNameOf(spec.name)) !== undefined;
+    if (group === undefined || (group.state === "down" && !isHeld)) {
+      return false;
+    }
+    if (group.state === "starting" || group.state === "stopping") {
+      throw new ShareHaError("ERR_BUSY", `group ${spec.name} is ${group.state} at this moment`, {
+        hint: "Try again when that is over; sharedha status tells.",
+        fields: { group: spec.name },
+      });
+    }
+    const before = group.state;
+    group.state = "stopping";
+    try {
+      await this.#stop(spec.name, group);
+    } catch (error) {
+      group.state = before;
+      throw error;
+    }
+    const released = await this.#options.leases.release(leaseNameOf(spec.name));
+    this.#groups.delete(spec.name);
+    if (released.kind === "unfinished") {
+      throw new ShareHaError(
+        "ERR_NO_QUORUM",
+        `group ${spec.name} is down, its lease is not released yet: ${released.why}`,
+        {
+          hint: "It is tried again until a majority of the LUNs has it; others can take it then.",
+          fields: { group: spec.name },
+        },
+      );
+    }
+    return true;
+  }
+
+  /** A mount that the daemon before this one made, under a lease that is still held. */
+  adopt(name: string, path: string, mount: Mount, data: DataDevice): void {
+    this.#groups.set(name, { state: "up", why: undefined, mountPath: path, data, mount });
+  }
+
+  /** A group without a mount whose lease is still held. */
+  adoptBare(name: string): void {
+    this.#groups.set(name, {
+      state: "up",
+      why: undefined,
+      mountPath: undefined,
+      data: undefined,
+      mount: undefined,
+    });
+  }
+
+  /** The right to write is gone; what is mounted is torn down by teardown.ts. Returns what has to go. */
+  lose(): readonly {
+    readonly name: string;
+    readonly path: string;
+    readonly data: DataDevice | undefined;
+  }[] {
+    const lost = [...this.#groups].flatMap(([name, group]) =>
+      group.mountPath === undefined ? [] : [{ name, path: group.mountPath, data: group.data }],
+    );
+    this.#groups.clear();
+    return lost;
+  }
+
+  #all(): readonly Running[] {
+    return [...this.#groups.values()];
+  }
+
+  #requireCandidate(spec: Group): void {
+    const own = this.#options.nodeName();
+    if (!mayRunOn(spec, own)) {
+      throw new ShareHaError("ERR_NOT_A_CANDIDATE", `group ${spec.name} does not run on ${own}`, {
+        hint: `Its nodes are ${spec.nodes.join(", ")}; see sharedha config show.`,
+        fields: { group: spec.name, node: own },
+      });
+    }
+  }
+
+  async #start(spec: Group, group: Running, hold: Hold, steps: Step[]): Promise<void> {
+    const { edges, onEvent } = this.#options;
+    const { mount } = spec;
+    if (mount === undefined) {
+      return;
+    }
+    const occupied = edges.findMount(mount.path);
+    if (occupied !== undefined) {
+      throw new ShareHaError(
+        "ERR_MOUNT_POINT",
+        `${mount.path} already has ${occupied.source} mounted`,
+        {
+          hint: "Unmount it, or give the group another path.",
+          fields: { group: spec.name, path: mount.path },
+        },
+      );
+    }
+    const place = this.#placeOf(spec);
+    // After every kind but `released` the storage may still hold commands of the last holder.
+    const isTakeOver = hold.evidence.some((proof) => proof.kind !== "released");
+    await this.#timed(steps, "cut", async () => {
+      await Promise.resolve();
+      this.#cut(spec, place, isTakeOver);
+    });
+    const data = await this.#timed(steps, "attach", async () => edges.attach(place));
+    group.data = data;
+    if (isTakeOver) {
+      await this.#timed(steps, "settle", async () => edges.settle(data.device));
+    }
+    edges.flush(data.device);
+    const checked = await this.#timed(steps, "check", async () =>
+      edges.check(data.device, mount.type),
+    );
+    if (checked.kind === "damaged" || checked.kind === "failed") {
+      throw new ShareHaError(
+        "ERR_FSCK",
+        `the file system of group ${spec.name} is not fit to be mounted: ${checked.detail}`,
+        {
+          hint: checked.kind === "damaged" ? checked.remedy : "See dmesg and the checker's output.",
+          fields: { group: spec.name, device: data.device },
+        },
+      );
+    }
+    // From here on a crash of the daemon leaves something mounted: everybody who has to know is told first.
+    group.mountPath = mount.path;
+    this.#options.persist();
+    await this.#timed(steps, "protect", this.#options.protect);
+    if (!this.#options.hasRight()) {
+      throw new ShareHaError(
+        "ERR_NODE_LOST",
+        "this node lost its right to write while the group was started",
+        {
+          hint: "It joins again by itself; sharedha status tells when.",
+          fields: { group: spec.name },
+        },
+      );
+    }
+    group.mount = await this.#timed(steps, "mount", async () =>
+      edges.mount(data.device, mount.path, mount.type, mount.options),
+    );
+    // A loop device goes with its mount from now on, whoever unmounts it (the kernel's autoclear).
+    await edges.detach(data);
+    group.data = { ...data, attached: undefined };
+    this.#options.persist();
+    onEvent("mounted", `group ${spec.name}: ${data.device} on ${mount.path}, ${checked.kind}`, {
+      group: spec.name,
+      device: data.device,
+      path: mount.path,
+    });
+  }
+
+  /**
+   * Mounts of the same file in other namespaces of this machine: after a take-over they belong to a node that is proven
+   * silent and are cut, so that it stays silent also when it was only frozen. Without one they are a living node's.
+   */
+  #cut(spec: Group, place: DataPlace, isTakeOver: boolean): void {
+    const backing = this.#options.edges.backingOf(place);
+    if (backing === undefined || !isTakeOver) {
+      return;
+    }
+    for (const each of this.#options.edges.cutForeign(backing)) {
+      const where = `${each.mount.source} on ${each.mount.mountPoint} (process ${each.mount.pid})`;
+      if (each.kind !== "cut") {
+        throw new ShareHaError(
+          "ERR_STILL_MOUNTED",
+          `the data of group ${spec.name} is still mounted on this machine: ${where}`,
+          {
+            hint: "Unmount it there; until then two would write.",
+            fields: { group: spec.name, pid: each.mount.pid },
+            cause: each.error,
+          },
+        );
+      }
+      this.#options.onEvent("cut", `group ${spec.name}: ${where} was shut down`, {
+        group: spec.name,
+      });
+    }
+  }
+
+  #placeOf(spec: Group): DataPlace {
+    return spec.device === LUN_DEVICE
+      ? this.#options.placeOfLun()
+      : { path: spec.device, offset: 0, length: undefined };
+  }
+
+  /** After a start that failed half way: what was done is taken back, and the lease is given back if all of it was. */
+  async #undo(spec: Group, group: Running, cause: unknown): Promise<void> {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    this.#options.onEvent("group-failed", `group ${spec.name}: ${why}`, { group: spec.name });
+    // Lost meanwhile: the teardown has it in hand.
+    if (this.#groups.get(spec.name) !== group) {
+      return;
+    }
+    try {
+      await this.#stop(spec.name, group);
+      await this.#options.leases.release(leaseNameOf(spec.name));
+      group.state = "failed";
+      group.why = why;
+    } catch (error) {
+      const left = error instanceof Error ? error.message : String(error);
+      group.state = "failed";
+      group.why = `${why}; and it could not be taken back: ${left}`;
+    }
+  }
+
+  async #stop(name: string, group: Running): Promise<void> {
+    const { edges } = this.#options;
+    const startedMs = this.#options.clock.bootMs();
+    if (group.mountPath !== undefined) {
+      await edges.unmount(group.mountPath);
+    }
+    if (group.data !== undefined) {
+      await edges.detach(group.data);
+      group.data = undefined;
+    }
+    const path = group.mountPath;
+    group.mountPath = undefined;
+    group.mount = undefined;
+    if (path !== undefined) {
+      const ms = Math.round(this.#options.clock.bootMs() - startedMs);
+      this.#options.onEvent("unmounted", `group ${name}: ${path}`, { group: name, path, ms });
+      await this.#options.protect();
+      this.#options.persist();
+    }
+  }
+
+  async #timed<T>(steps: Step[], step: string, work: () => Promise<T>): Promise<T> {
+    const startedMs = this.#options.clock.bootMs();
+    const result = await work();
+    steps.push({ step, ms: Math.round(10 * (this.#options.clock.bootMs() - startedMs)) / 10 });
+    return result;
+  }
+}
+
+function bodyOf(spec: Group, hold: Hold, waitedMs: number, steps: readonly Step[]): ReservedBody {
+  return {
+    group: spec.name,
+    name: hold.name,
+    version: String(hold.held.leader.lver),
+    shared: false,
+    evidence: hold.evidence.map(({ kind, hostId, detail }) => ({ kind, hostId, detail })),
+    waitedMs: Math.round(10 * waitedMs) / 10,
+    mountPath: spec.mount?.path ?? null,
+    steps,
+  };
+}

@@ -1,0 +1,117 @@
+/**
+ * The watchdog (softdog, a real device of the kernel) resets a holder that does not renew any more, within B of its last
+ * renewal, whatever happens to pulse meanwhile: the kernel pets a watchdog by itself when its last descriptor is closed
+ * (DESIGN section 4), which must not give a lost node more time.
+ */
+import assert from "node:assert/strict";
+
+import { type ReservedBody } from "../../lib/net/api.js";
+import { PROFILES, resetBoundMs } from "../../lib/lease/timings.js";
+import { type Cluster, useCluster, WEB } from "./cluster.js";
+
+const BOUND_MS = resetBoundMs(PROFILES.default, 1);
+const PULSE = "dist/bin/sharedha-pulse.js";
+/** All processes of the product, and none of the tests. */
+const ALL = "sharedha/dist/(bin|lib)/";
+
+/** n1 holds and writes, n2 waits in the queue. */
+async function hold(cluster: Cluster): Promise<{ readonly waiting: Promise<ReservedBody> }> {
+  const { version } = await cluster.reserve("n1", WEB);
+  cluster.startWriter("n1", WEB, version);
+  await cluster.untilRecords(WEB, 20);
+  const waiting = cluster.reserve("n2", WEB, 120);
+  await cluster.untilQueued("n2", WEB);
+  return { waiting };
+}
+
+/** @returns performance.now() of the reset */
+async function untilReset(cluster: Cluster, sinceMs: number): Promise<number> {
+  return await cluster.until("n1 has been reset by its watchdog", 30_000, async () => {
+    const events = await cluster.node("n1").events();
+    return events.find(({ name, atMs }) => name === "RESET" && atMs > sinceMs)?.atMs;
+  });
+}
+
+/** As often as it is there, until the machine goes down. @returns how often */
+async function killPulse(cluster: Cluster, signal: AbortSignal): Promise<number> {
+  const pkill = ["pkill", "--signal=KILL", "--full", PULSE];
+  let kills = 0;
+  while (!signal.aborted) {
+    try {
+      const { exitCode } = await cluster.node("n1").run(pkill, { timeoutMs: 2_000 });
+      kills += exitCode === 0 ? 1 : 0;
+    } catch (error) {
+      // The agent goes down with the machine, which is what is waited for.
+      cluster.timeline.mark(`n1 does not answer: ${String(error).split("\n")[0] ?? ""}`);
+    }
+    await sleep(400);
+  }
+  return kills;
+}
+
+async function sleep(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** The reset came in time, the other node has taken over after it, and nothing is lost. */
+async function checkEnd(
+  cluster: Cluster,
+  lastRenewalMs: number,
+  waiting: Promise<ReservedBody>,
+): Promise<void> {
+  const { timeline } = cluster;
+  const resetMs = await untilReset(cluster, lastRenewalMs - BOUND_MS);
+  const afterMs = resetMs - lastRenewalMs;
+  timeline.mark(`the reset came ${(afterMs / 1000).toFixed(2)} s after; B is ${BOUND_MS / 1000} s`);
+  assert(afterMs <= BOUND_MS, `reset after ${afterMs} ms`);
+  const { version } = await waiting;
+  assert(performance.now() > resetMs, "nobody takes over before the reset");
+  const writer = cluster.startWriter("n2", WEB, version);
+  await cluster.untilRecords(WEB, 10);
+  writer.signal("SIGTERM");
+  await writer.ended;
+  await cluster.checkRecords("n2", WEB);
+  await cluster.release("n2", WEB);
+  await cluster.checkFilesystem("n2", WEB);
+}
+
+describe("the watchdog resets", function () {
+  this.timeout(300_000);
+  const cluster = useCluster("for each test");
+
+  it("a node whose processes are frozen", async () => {
+    const { waiting } = await hold(cluster);
+    await cluster.node("n1").signal(ALL, "SIGSTOP");
+    const frozenMs = cluster.timeline.mark("everything of sharedha on n1 is frozen");
+    await checkEnd(cluster, frozenMs, waiting);
+  });
+
+  it("a node whose pulse hangs and is killed at the last moment before the reset", async () => {
+    const { waiting } = await hold(cluster);
+    await cluster.node("n1").signal(PULSE, "SIGSTOP");
+    const frozenMs = cluster.timeline.mark("pulse of n1 is frozen");
+    await sleep(3_500);
+    // Were this its last descriptor, the kernel would now pet once more: a reset only W later.
+    await cluster.node("n1").signal(PULSE, "SIGKILL");
+    cluster.timeline.mark("pulse of n1 is killed");
+    await checkEnd(cluster, frozenMs, waiting);
+  });
+
+  it("a node without its LUN, whose pulse dies again and again", async () => {
+    const { waiting } = await hold(cluster);
+    await cluster.lab.network.cut("n1", "san");
+    const cutMs = cluster.timeline.mark("n1 is cut off from the SAN");
+    const over = new AbortController();
+    const killing = killPulse(cluster, over.signal);
+    try {
+      await untilReset(cluster, cutMs);
+    } finally {
+      over.abort();
+      await cluster.lab.network.heal();
+    }
+    const kills = await killing;
+    assert(kills > 0, "pulse was there to be killed");
+    cluster.timeline.mark(`pulse was killed ${kills} times before the reset`);
+    await checkEnd(cluster, cutMs, waiting);
+  });
+});
