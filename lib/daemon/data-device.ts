@@ -2,9 +2,12 @@
  * From what a group calls its device to a block device that can be mounted, and the things that are done to it around a
  * mount. All effects of group-manager.ts on the machine are here, behind one interface.
  */
+import { closeSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
+import { setTimeout } from "node:timers/promises";
 
 import { ShareHaError } from "../errors.js";
+import { claimDevice, requireUnclaimed } from "../system/device-claim.js";
 import {
   type CheckResult,
   type FilesystemType,
@@ -14,15 +17,22 @@ import {
   topMount,
   unmount,
 } from "../system/filesystem.js";
-import { type CutMount, cutForeignMounts } from "../system/foreign-mounts.js";
+import {
+  type CutMount,
+  cutForeignMounts,
+  findForeignMounts,
+  findMountsOf,
+} from "../system/foreign-mounts.js";
 import { attachLoop, detachLoop, type FileIdentity, identifyFile } from "../system/loop.js";
 import { openLun } from "../system/lun-device.js";
 import { probeLun } from "../system/lun-probe.js";
-import { type Mount } from "../system/mounts.js";
+import { findMountsEverywhere, type Mount, type NamespaceMount } from "../system/mounts.js";
 import { partitionAt } from "../system/partition.js";
 
-/** How long the device may take for one sector after a take-over, before the group is not started. */
+/** How long the device may take for one sector, before the group is not started. */
 const SETTLE_MS = 30_000;
+/** How long after an unmount something may still be on its way out: a namespace that ends, a process that dies. */
+const UNUSED_MS = 2_000;
 
 /** Bytes of a device that hold data: the whole of it, or what lies behind the lock region. */
 export interface DataPlace {
@@ -46,6 +56,8 @@ export interface GroupEdges {
   backingOf(place: DataPlace): FileIdentity | undefined;
   attach(place: DataPlace): Promise<DataDevice>;
   detach(device: DataDevice): Promise<void>;
+  /** Mounts of the same file in other namespaces of this machine. */
+  findForeign(backing: FileIdentity): readonly NamespaceMount[];
   cutForeign(backing: FileIdentity): readonly CutMount[];
   /** Write, flush and read back through the same queue (DESIGN section 8). */
   settle(device: string): Promise<void>;
@@ -55,6 +67,12 @@ export interface GroupEdges {
   findMount(path: string): Mount | undefined;
   /** @throws ERR_MOUNT_BUSY with the processes */
   unmount(path: string): Promise<void>;
+  /**
+   * After the unmount: whether the file system has ended with it. Another mount of it keeps it alive and writing, most
+   * often a copy in the mount namespace of a container.
+   * @throws ERR_STILL_MOUNTED, ERR_DEVICE_BUSY
+   */
+  requireUnused(device: DataDevice, mount: Mount): Promise<void>;
 }
 
 export const GROUP_EDGES: GroupEdges = {
@@ -65,6 +83,7 @@ export const GROUP_EDGES: GroupEdges = {
       await detachLoop(device.device, device.attached);
     }
   },
+  findForeign: (backing) => findForeignMounts(backing),
   cutForeign: (backing) => cutForeignMounts(backing),
   settle,
   flush: flushDeviceBuffers,
@@ -77,7 +96,62 @@ export const GROUP_EDGES: GroupEdges = {
   unmount: async (path) => {
     await unmount(path);
   },
+  requireUnused,
 };
+
+export function stillMounted(what: string, mount: NamespaceMount, cause?: Error): ShareHaError {
+  const where = describeMount(mount);
+  return new ShareHaError(
+    "ERR_STILL_MOUNTED",
+    `${what} is still mounted on this machine: ${where}`,
+    {
+      hint: `Unmount it there (nsenter --target ${mount.pid} --mount -- umount ${mount.mountPoint}), or end that process; until then two could write.`,
+      fields: { pid: mount.pid, path: mount.mountPoint },
+      cause,
+    },
+  );
+}
+
+export function describeMount(mount: NamespaceMount): string {
+  return `${mount.source} on ${mount.mountPoint} (mount namespace of process ${mount.pid})`;
+}
+
+async function requireUnused(data: DataDevice, mount: Mount): Promise<void> {
+  const untilMs = performance.now() + UNUSED_MS;
+  for (;;) {
+    const problem = problemOfUse(data, mount);
+    if (problem === undefined) {
+      return;
+    }
+    if (performance.now() >= untilMs) {
+      throw problem;
+    }
+    await setTimeout(50);
+  }
+}
+
+function problemOfUse(data: DataDevice, mount: Mount): ShareHaError | undefined {
+  const { backing, device } = data;
+  // A loop device that has become free may be another file's by now, so only the file counts.
+  const [left] =
+    backing === undefined
+      ? findMountsEverywhere().filter((each) => each.devMajorMinor === mount.devMajorMinor)
+      : findMountsOf(backing);
+  if (left !== undefined) {
+    return stillMounted(device, left);
+  }
+  if (backing === undefined) {
+    try {
+      requireUnclaimed(device);
+    } catch (error) {
+      if (error instanceof ShareHaError) {
+        return error;
+      }
+      throw error;
+    }
+  }
+  return undefined;
+}
 
 function backingOf(place: DataPlace): FileIdentity | undefined {
   const facts = probeLun(place.path);
@@ -111,9 +185,19 @@ async function attach(place: DataPlace): Promise<DataDevice> {
 
 /**
  * What a dead node's kernel or the path to the storage still holds comes before this write, or never: the first sector is
- * read, written back as it is and read again, durably and around every cache. Nobody has it mounted now.
+ * read, written back as it is and read again, durably and around every cache. Claimed meanwhile, so that it is not the
+ * superblock of somebody's mount (xfs keeps it there) that is written back.
  */
 async function settle(device: string): Promise<void> {
+  const claim = claimDevice(device);
+  try {
+    await writeThrough(device);
+  } finally {
+    closeSync(claim);
+  }
+}
+
+async function writeThrough(device: string): Promise<void> {
   const { sectorSize } = probeLun(device);
   const size = sectorSize === 4096 ? 4096 : 512;
   const lun = await openLun({ path: device, baseOffset: 0, size, sectorSize: size });

@@ -4,15 +4,20 @@
  *     lease -> cut what this machine still has mounted of it -> attach -> write, flush, read back -> drop caches -> check
  *           -> protect (pulse, guard) -> mount
  *
- * and of a stop the reverse: unmount, then release. Steps of a take-over that only a dead holder makes necessary are
- * left out when the lease was free.
+ * and of a stop the reverse: unmount, then release.
  */
 import { ShareHaError } from "../errors.js";
 import { type Group, leaseNameOf, LUN_DEVICE, mayRunOn } from "../group/group.js";
 import { type ReservedBody } from "../net/api.js";
 import { type Clock } from "../port/clock.js";
 import { type Mount } from "../system/mounts.js";
-import { type DataDevice, type DataPlace, type GroupEdges } from "./data-device.js";
+import {
+  type DataDevice,
+  type DataPlace,
+  describeMount,
+  type GroupEdges,
+  stillMounted,
+} from "./data-device.js";
 import { type MountNote } from "./lease-file.js";
 import {
   type AcquireRequest,
@@ -194,7 +199,11 @@ export class GroupManager {
     try {
       await this.#stop(spec.name, group);
     } catch (error) {
-      group.state = before;
+      const { mountPath } = group;
+      const isUp =
+        mountPath !== undefined && this.#options.edges.findMount(mountPath) !== undefined;
+      group.state = isUp ? before : "failed";
+      group.why = isUp || !(error instanceof Error) ? undefined : error.message;
       throw error;
     }
     const released = await this.#options.leases.release(leaseNameOf(spec.name));
@@ -273,17 +282,14 @@ export class GroupManager {
       );
     }
     const place = this.#placeOf(spec);
-    // After every kind but `released` the storage may still hold commands of the last holder.
-    const isTakeOver = hold.evidence.some((proof) => proof.kind !== "released");
     await this.#timed(steps, "cut", async () => {
       await Promise.resolve();
-      this.#cut(spec, place, isTakeOver);
+      this.#cut(spec, place, hold.evidence.length > 0);
     });
     const data = await this.#timed(steps, "attach", async () => edges.attach(place));
     group.data = data;
-    if (isTakeOver) {
-      await this.#timed(steps, "settle", async () => edges.settle(data.device));
-    }
+    // After a release too: who gave the lease back may have taken it over and never come as far as this.
+    await this.#timed(steps, "settle", async () => edges.settle(data.device));
     edges.flush(data.device);
     const checked = await this.#timed(steps, "check", async () =>
       edges.check(data.device, mount.type),
@@ -328,27 +334,27 @@ export class GroupManager {
 
   /**
    * Mounts of the same file in other namespaces of this machine: after a take-over they belong to a node that is proven
-   * silent and are cut, so that it stays silent also when it was only frozen. Without one they are a living node's.
+   * silent and are cut, so that it stays silent also when it was only frozen. Without one nobody says whose they are: the
+   * group is not started while there is one.
    */
   #cut(spec: Group, place: DataPlace, isTakeOver: boolean): void {
-    const backing = this.#options.edges.backingOf(place);
-    if (backing === undefined || !isTakeOver) {
+    const { edges, onEvent } = this.#options;
+    const backing = edges.backingOf(place);
+    if (backing === undefined) {
       return;
     }
-    for (const each of this.#options.edges.cutForeign(backing)) {
-      const where = `${each.mount.source} on ${each.mount.mountPoint} (process ${each.mount.pid})`;
-      if (each.kind !== "cut") {
-        throw new ShareHaError(
-          "ERR_STILL_MOUNTED",
-          `the data of group ${spec.name} is still mounted on this machine: ${where}`,
-          {
-            hint: "Unmount it there; until then two would write.",
-            fields: { group: spec.name, pid: each.mount.pid },
-            cause: each.error,
-          },
-        );
+    if (!isTakeOver) {
+      const [mount] = edges.findForeign(backing);
+      if (mount !== undefined) {
+        throw stillMounted(`the data of group ${spec.name}`, mount);
       }
-      this.#options.onEvent("cut", `group ${spec.name}: ${where} was shut down`, {
+      return;
+    }
+    for (const each of edges.cutForeign(backing)) {
+      if (each.kind !== "cut") {
+        throw stillMounted(`the data of group ${spec.name}`, each.mount, each.error);
+      }
+      onEvent("cut", `group ${spec.name}: ${describeMount(each.mount)} was shut down`, {
         group: spec.name,
       });
     }
@@ -385,6 +391,9 @@ export class GroupManager {
     const startedMs = this.#options.clock.bootMs();
     if (group.mountPath !== undefined) {
       await edges.unmount(group.mountPath);
+    }
+    if (group.mount !== undefined && group.data !== undefined) {
+      await edges.requireUnused(group.data, group.mount);
     }
     if (group.data !== undefined) {
       await edges.detach(group.data);

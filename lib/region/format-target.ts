@@ -1,19 +1,12 @@
 /**
  * What `init` is pointed at: looked at before anything is written, and refused when it holds data or is in use.
  */
-import {
-  closeSync,
-  constants,
-  existsSync,
-  openSync,
-  statSync,
-  truncateSync,
-  unlinkSync,
-} from "node:fs";
+import { closeSync, existsSync, openSync, statSync, truncateSync, unlinkSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 
 import { ShareHaError } from "../errors.js";
 import { type LunDevice } from "../port/disk.js";
+import { requireUnclaimed } from "../system/device-claim.js";
 import { deviceError } from "../system/device-error.js";
 import { probeSignatures } from "../system/gpt.js";
 import { openLun } from "../system/lun-device.js";
@@ -70,7 +63,9 @@ export async function openTarget(options: TargetOptions): Promise<FormatTarget> 
         fields: { path, sectorSize },
       });
     }
-    refuseInUse(path, facts);
+    if (facts.isBlock) {
+      requireUnclaimed(path);
+    }
     const deviceBytes = facts.sizeBytes - (facts.sizeBytes % sectorSize);
     if (deviceBytes === 0) {
       throw tooSmall(path, facts.sizeBytes, sectorSize);
@@ -148,18 +143,6 @@ async function createFile(path: string, bytes: number): Promise<void> {
       fields: { path, bytes },
     },
   );
-}
-
-/** A mounted device, one under LVM, md or multipath: opening it exclusively fails. */
-function refuseInUse(path: string, facts: LunFacts): void {
-  if (!facts.isBlock) {
-    return;
-  }
-  try {
-    closeSync(openSync(path, constants.O_RDONLY | constants.O_EXCL));
-  } catch (error) {
-    throw deviceError(path, error);
-  }
 }
 
 async function refuseData(path: string, port: RegionPort, force: boolean): Promise<void> {

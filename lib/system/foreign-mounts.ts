@@ -36,6 +36,14 @@ export function findMountsOf(
   });
 }
 
+/** Those of them in other mount namespaces. To be called before the own mount is made. */
+export function findForeignMounts(
+  backing: FileIdentity,
+  except: string = ownMountNamespace(),
+): NamespaceMount[] {
+  return findMountsOf(backing).filter(({ namespace }) => namespace !== except);
+}
+
 /** Whether the file system on this device number lives in this file. */
 export function sameBackingFile(devMajorMinor: string, backing: FileIdentity): boolean {
   const [major, minor] = devMajorMinor.split(":");

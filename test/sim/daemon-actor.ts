@@ -223,13 +223,6 @@ export class DaemonActor {
     slot.state = "settling";
     this.node.noteBusy();
     const life = this.#life;
-    if (this.#world.hasDataInFlight(slot.lease)) {
-      // It may turn out to be held by way of evidence: released then, the next holder would not wait for the target.
-      this.#later(life, 20, () => {
-        this.#settle(slot, lver, then);
-      });
-      return;
-    }
     this.#drive(settleBallot(this.#terms(slot.lease, false, undefined), lver), (settled) => {
       if (settled.kind === "settled") {
         this.#world.checker.released(slot.lease, -2n);

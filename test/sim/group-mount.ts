@@ -1,7 +1,7 @@
 /**
  * What a hold protects: a file system that the kernel writes to for as long as it is mounted and the machine runs,
- * whatever the processes do. Before the first write after a take-over the commands of the one before are waited for
- * (DESIGN section 8: "the target may still hold its commands").
+ * whatever the processes do. Before the first write the commands of whoever had it before are waited for (DESIGN
+ * section 8: "the target may still hold its commands").
  */
 import { type Evidence } from "../../lib/fence/evidence.js";
 import { type HeldLease } from "../../lib/lease/ballot.js";
@@ -28,20 +28,25 @@ export class GroupMount {
   }
 
   begin(evidence: readonly Evidence[]): void {
-    if (evidence.some((proof) => proof.kind !== "released")) {
-      if (this.#world.options.kind === "guard") {
-        this.#world.cutForeignMounts(this.#lease, this.#daemon.node.machine, evidence);
+    // With guards all nodes are on one machine, where a taker sees what the others have mounted.
+    if (this.#world.options.kind === "guard") {
+      const { machine } = this.#daemon.node;
+      const foreign = this.#world.foreignMounts(this.held, this.#lease, machine);
+      if (foreign.length > 0 && evidence.length === 0) {
+        this.#daemon.release(this.#lease, this.held);
+        return;
       }
-      this.#drain();
-    } else {
-      this.#mount();
+      for (const mount of foreign) {
+        mount.live = false;
+      }
     }
+    this.#drain();
   }
 
   /** After a restart of the daemon. */
   carryOn(): void {
     if (this.#note.mount === undefined) {
-      this.#drain();
+      this.begin([]);
     } else {
       this.#holdOn();
     }

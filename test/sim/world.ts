@@ -4,7 +4,7 @@
  * Phase 1: everything may fail; the invariants hold after every step. Phase 2: all faults are healed, dead machines are
  * started again; whoever waits must be served within a bound.
  */
-import { type Evidence, type EvidencePolicy } from "../../lib/fence/evidence.js";
+import { type EvidencePolicy } from "../../lib/fence/evidence.js";
 import { encodeOutbox } from "../../lib/format/outbox.js";
 import { encodeDeltaSector } from "../../lib/format/delta-sector.js";
 import {
@@ -15,6 +15,7 @@ import {
   outboxOffset,
 } from "../../lib/format/geometry.js";
 import { encodePaxosLeaderSector, PAXOS_VERSION } from "../../lib/format/leader-record.js";
+import { type HeldLease } from "../../lib/lease/ballot.js";
 import { vacantRecord } from "../../lib/lease/delta-lease.js";
 import { type LeaseAddress } from "../../lib/lease/lease-view.js";
 import { expiredAfterMs, holdBackMs } from "../../lib/lease/timings.js";
@@ -272,21 +273,14 @@ export class World {
   }
 
   /**
-   * The same-machine cut before data in a local file is mounted: whatever superblock is left over it in another mount
-   * namespace is shut down, if it belongs to somebody who is proven silent.
+   * What a look through the mount namespaces finds before data in a local file is mounted: whatever superblock of another
+   * node is left over it. Only holders of a shared lease leave each other alone.
    */
-  cutForeignMounts(lease: number, own: Machine, evidence: readonly Evidence[]): void {
-    for (const node of this.nodes) {
-      const hostId = node.lastHostId;
-      if (node.machine === own || !evidence.some((proof) => proof.hostId === hostId)) {
-        continue;
-      }
-      for (const mount of node.machine.mounts) {
-        if (mount.lease === lease) {
-          mount.live = false;
-        }
-      }
-    }
+  foreignMounts(held: HeldLease, lease: number, own: Machine): readonly Mount[] {
+    return this.nodes
+      .filter(({ machine }) => machine !== own)
+      .flatMap(({ machine }) => [...machine.mounts])
+      .filter((mount) => mount.lease === lease && mount.live && !(mount.shared && held.shared));
   }
 
   isWellSince(nodeId: number, sinceMs: number): boolean {

@@ -3,6 +3,7 @@ import { type OptionsOverride } from "../options.js";
 import { type PlantedBug } from "./entry.js";
 
 const EVIDENCE = "lib/fence/evidence.js";
+const GROUP = "test/sim/group-mount.js";
 
 const TAKEOVERS: OptionsOverride = {
   only: true,
@@ -61,28 +62,42 @@ export const EVIDENCE_BUGS: readonly PlantedBug[] = [
   },
   {
     number: "104",
-    title: "a generation that was taken over counts as released",
+    title:
+      "only who takes over waits for what the target holds, not who comes after one that never mounted",
     mutations: [
       {
-        file: EVIDENCE,
-        find: 'return joinEvidence === "free" ? "released" : joinEvidence;',
-        replace: 'return "released";',
+        file: GROUP,
+        find: "this.#drain();\n    }\n    /** After a restart",
+        replace:
+          "if (evidence.length > 0) this.#drain(); else this.#mount();\n    }\n    /** After",
       },
     ],
-    options: { ...TAKEOVERS, faults: { crash: 10 }, ops: { heldData: 0.2 } },
-    seedsMax: 100,
+    options: { ...TAKEOVERS, faults: { crash: 6, killDaemon: 20 }, ops: { heldData: 0.5 } },
+    seedsMax: 300,
   },
   {
     number: "105",
-    title: "the own earlier generation is passed over without a word",
+    title: "a file system that is left on the machine is not looked for without evidence",
     mutations: [
       {
-        file: "lib/lease/acquire.js",
-        find: "evidence.push(evidenceOfOwnPast(holder));",
-        replace: "",
+        file: GROUP,
+        find: "if (foreign.length > 0 && evidence.length === 0) {",
+        replace: "if (false) {",
+      },
+      {
+        file: GROUP,
+        find: "for (const mount of foreign) {",
+        replace: "for (const mount of evidence.length > 0 ? foreign : []) {",
       },
     ],
-    options: { ...TAKEOVERS, hosts: 2, faults: { crash: 10 }, ops: { heldData: 0.2 } },
-    seedsMax: 100,
+    options: {
+      ...TAKEOVERS,
+      kind: "guard",
+      hosts: 4,
+      holdMs: 500,
+      faults: { pauseNode: 8, pausePulse: 8, killDaemon: 8 },
+      ops: {},
+    },
+    seedsMax: 300,
   },
 ];

@@ -122,7 +122,8 @@ export const PAXOS_BUGS: readonly PlantedBug[] = [
         replace: "if (false) {",
       },
     ],
-    options: { ...ORDERLY, ops: { heldData: 0.1 } },
+    // What has reached the target is waited for by the next holder; what waits in the machine for its path is not.
+    options: { ...ORDERLY, luns: 3, faults: { cutPath: 6 } },
     seedsMax: 50,
   },
   {

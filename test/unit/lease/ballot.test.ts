@@ -153,7 +153,7 @@ describe("ballots (Disk Paxos, Gafni and Lamport 2003; DESIGN section 6)", () =>
   it("keep shared and exclusive apart, in every interleaving of one of each on one LUN", function () {
     this.timeout(60_000);
     const makeWorld = (): World => new TestWorld({ total: 1, shared: [false, true], abortsMax: 1 });
-    const explored = explore({ makeWorld, statesMax: 40_000 });
+    const explored = explore({ makeWorld, statesMax: 80_000 });
     assert.equal(explored.truncated, false, "every interleaving was tried");
     assert(explored.ends > 100, `${explored.ends} different ends`);
   });

@@ -1,0 +1,129 @@
+/**
+ * The data of a group is also mounted where the node does not look by itself: a copy of its mount namespace, as a
+ * container has one, or a mount that somebody made by hand. As long as it lives, the kernel may write.
+ */
+import assert from "node:assert/strict";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { once } from "node:events";
+import { type Readable } from "node:stream";
+
+import { type TestNode } from "../../helpers/nodes.js";
+import { must } from "../../helpers/workspace.js";
+import {
+  type DataCluster,
+  expectDone,
+  expectError,
+  makeWithData,
+  skipUnlessRoot,
+  until,
+} from "./harness.js";
+
+type Holder = ChildProcessByStdio<null, Readable, null>;
+
+interface LoopList {
+  readonly loopdevices: readonly {
+    readonly name: string;
+    readonly offset: number;
+    readonly sizelimit: number;
+    readonly "back-file": string;
+  }[];
+}
+
+describe("data that is mounted elsewhere on this machine", function () {
+  this.timeout(60_000);
+  let made: DataCluster | undefined;
+  let n1: TestNode;
+  let n2: TestNode;
+  const holders: Holder[] = [];
+  const loops: string[] = [];
+
+  before(async function () {
+    skipUnlessRoot(this);
+    made = await makeWithData("elsewhere", "fast");
+    const { cluster } = made;
+    [n1, n2] = await Promise.all([
+      cluster.joined("n1", { mountNamespace: true }),
+      cluster.joined("n2", { mountNamespace: true }),
+    ]);
+  });
+
+  after(async () => {
+    await Promise.all(holders.map(end));
+    for (const loop of loops) {
+      must("losetup", ["--detach", loop]);
+    }
+    await made?.cluster.clean();
+  });
+
+  /** A process with a mount namespace of its own, copied from where `words` run, that runs `first` and then waits. */
+  async function hold(words: readonly string[], first: string): Promise<Holder> {
+    const unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c"];
+    const [file, ...args] = [...words, ...unshare, `${first} && echo ready && exec sleep 300`];
+    const child = spawn(file, args, { stdio: ["ignore", "pipe", "inherit"] });
+    holders.push(child);
+    const [output] = (await once(child.stdout, "data")) as [Buffer];
+    assert.equal(output.toString(), "ready\n");
+    return child;
+  }
+
+  async function end(child: Holder): Promise<void> {
+    if (child.exitCode === null && child.signalCode === null) {
+      const ended = once(child, "close");
+      child.kill("SIGKILL");
+      await ended;
+    }
+  }
+
+  it("a copy of the mount keeps the lease here, until it has gone", async () => {
+    assert(made !== undefined);
+    expectDone(await n1.cli("reserve", "data"));
+    const copy = await hold(n1.inside(), "true");
+    const kept = expectError(await n1.cli("release", "data", "--json"), {
+      exitCode: 1,
+      code: "ERR_STILL_MOUNTED",
+      message: new RegExp(`${made.dataDir}.*process ${copy.pid}`),
+    });
+    assert.match(kept.hint, /nsenter/);
+    const group = (await n1.status()).groups.find(({ name }) => name === "data");
+    assert.equal(group?.state, "failed");
+    expectError(await n2.cli("reserve", "data", "--json"), {
+      exitCode: 1,
+      code: "ERR_LEASE_HELD",
+      message: /n1/,
+    });
+    await end(copy);
+    expectDone(await n1.cli("release", "data"));
+    expectDone(await n2.cli("reserve", "data"));
+    expectDone(await n2.cli("release", "data"));
+  });
+
+  it("a mount by hand: the group is not started, and the lease is given back", async () => {
+    assert(made !== undefined);
+    expectDone(await n1.cli("reserve", "data"));
+    const device = must("findmnt", [
+      ...["--task", String(n1.processes()[0]?.pid), "--noheadings", "--output", "SOURCE"],
+      made.dataDir,
+    ]).trim();
+    const listed = JSON.parse(
+      must("losetup", ["--json", "--output", "NAME,OFFSET,SIZELIMIT,BACK-FILE", device]),
+    ) as LoopList;
+    const [data] = listed.loopdevices;
+    assert(data !== undefined);
+    expectDone(await n1.cli("release", "data"));
+
+    const span = ["--offset", String(data.offset), "--sizelimit", String(data.sizelimit)];
+    const loop = must("losetup", ["--find", "--show", ...span, data["back-file"]]).trim();
+    loops.push(loop);
+    const stranger = await hold([], `mount ${loop} ${made.dataDir}`);
+    for (const node of [n1, n2]) {
+      expectError(await node.cli("reserve", "data", "--json"), {
+        exitCode: 1,
+        code: "ERR_STILL_MOUNTED",
+        message: new RegExp(`group data.*${loop}.*process ${stranger.pid}`),
+      });
+    }
+    await end(stranger);
+    await until("n2 has it", 5_000, async () => (await n2.cli("reserve", "data")).exitCode === 0);
+    expectDone(await n2.cli("release", "data"));
+  });
+});
