@@ -54,7 +54,7 @@ SEEDS ?= 1000
 sim: build
 	node --enable-source-maps dist/test/sim/main.js --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
 
-lint: build
+lint: node_modules/.package-lock.json
 	npm run --silent lint
 	npm run --silent format:check
 

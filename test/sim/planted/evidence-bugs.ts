@@ -75,29 +75,4 @@ export const EVIDENCE_BUGS: readonly PlantedBug[] = [
     options: { ...TAKEOVERS, faults: { crash: 6, killDaemon: 20 }, ops: { heldData: 0.5 } },
     seedsMax: 300,
   },
-  {
-    number: "105",
-    title: "a file system that is left on the machine is not looked for without evidence",
-    mutations: [
-      {
-        file: GROUP,
-        find: "if (foreign.length > 0 && evidence.length === 0) {",
-        replace: "if (false) {",
-      },
-      {
-        file: GROUP,
-        find: "for (const mount of foreign) {",
-        replace: "for (const mount of evidence.length > 0 ? foreign : []) {",
-      },
-    ],
-    options: {
-      ...TAKEOVERS,
-      kind: "guard",
-      hosts: 4,
-      holdMs: 500,
-      faults: { pauseNode: 8, pausePulse: 8, killDaemon: 8 },
-      ops: {},
-    },
-    seedsMax: 300,
-  },
 ];
