@@ -31,8 +31,9 @@ import { partitionAt } from "../system/partition.js";
 
 /** How long the device may take for one sector, before the group is not started. */
 const SETTLE_MS = 30_000;
-/** How long after an unmount something may still be on its way out: a namespace that ends, a process that dies. */
-const UNUSED_MS = 2_000;
+/** After an unmount something may still be on its way out: a namespace that ends, a process that dies. Looked for 2 s. */
+const UNUSED_LOOKS = 40;
+const UNUSED_PAUSE_MS = 50;
 
 /** Bytes of a device that hold data: the whole of it, or what lies behind the lock region. */
 export interface DataPlace {
@@ -117,16 +118,15 @@ export function describeMount(mount: NamespaceMount): string {
 }
 
 async function requireUnused(data: DataDevice, mount: Mount): Promise<void> {
-  const untilMs = performance.now() + UNUSED_MS;
-  for (;;) {
+  for (let look = 1; ; look++) {
     const problem = problemOfUse(data, mount);
     if (problem === undefined) {
       return;
     }
-    if (performance.now() >= untilMs) {
+    if (look >= UNUSED_LOOKS) {
       throw problem;
     }
-    await setTimeout(50);
+    await setTimeout(UNUSED_PAUSE_MS);
   }
 }
 
