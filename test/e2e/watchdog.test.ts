@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 
 import { type ReservedBody } from "../../lib/net/api.js";
 import { PROFILES, resetBoundMs } from "../../lib/lease/timings.js";
+import { type GuestClock } from "../lab/vm.js";
 import { type Cluster, useCluster, WEB } from "./cluster.js";
 
 const BOUND_MS = resetBoundMs(PROFILES.default, 1);
@@ -14,22 +15,35 @@ const PULSE = "dist/bin/sharedha-pulse.js";
 /** All processes of the product, and none of the tests. */
 const ALL = "sharedha/dist/(bin|lib)/";
 
+interface Taken {
+  readonly body: ReservedBody;
+  /** performance.now() */
+  readonly atMs: number;
+}
+
 /** n1 holds and writes, n2 waits in the queue. */
-async function hold(cluster: Cluster): Promise<{ readonly waiting: Promise<ReservedBody> }> {
+async function hold(cluster: Cluster): Promise<{ readonly waiting: Promise<Taken> }> {
   const { version } = await cluster.reserve("n1", WEB);
   cluster.startWriter("n1", WEB, version);
   await cluster.untilRecords(WEB, 20);
-  const waiting = cluster.reserve("n2", WEB, 120);
+  const waiting = cluster.reserve("n2", WEB, 120).then((body) => ({
+    body,
+    atMs: performance.now(),
+  }));
   await cluster.untilQueued("n2", WEB);
   return { waiting };
 }
 
-/** @returns performance.now() of the reset */
-async function untilReset(cluster: Cluster, sinceMs: number): Promise<number> {
-  return await cluster.until("n1 has been reset by its watchdog", 30_000, async () => {
+/** @returns performance.now() of the moment from which n1 ran nothing any more */
+async function untilReset(cluster: Cluster, clock: GuestClock): Promise<number> {
+  const resetMs = await cluster.until("n1 has been reset by its watchdog", 30_000, async () => {
     const events = await cluster.node("n1").events();
-    return events.find(({ name, atMs }) => name === "RESET" && atMs > sinceMs)?.atMs;
+    return events.find(({ name, atMs }) => name === "RESET" && atMs > clock.atMs)?.atMs;
   });
+  const firedMs = cluster.node("n1").softdogFiredMs(clock);
+  assert(firedMs !== undefined, "it was softdog");
+  cluster.timeline.mark(`the emulator needed ${Math.round(resetMs - firedMs)} ms for the reset`);
+  return firedMs;
 }
 
 /** As often as it is there, until the machine goes down. @returns how often */
@@ -56,17 +70,17 @@ async function sleep(ms: number): Promise<void> {
 /** The reset came in time, the other node has taken over after it, and nothing is lost. */
 async function checkEnd(
   cluster: Cluster,
-  lastRenewalMs: number,
-  waiting: Promise<ReservedBody>,
+  clock: GuestClock,
+  waiting: Promise<Taken>,
 ): Promise<void> {
   const { timeline } = cluster;
-  const resetMs = await untilReset(cluster, lastRenewalMs - BOUND_MS);
-  const afterMs = resetMs - lastRenewalMs;
+  const resetMs = await untilReset(cluster, clock);
+  const afterMs = resetMs - clock.atMs;
   timeline.mark(`the reset came ${(afterMs / 1000).toFixed(2)} s after; B is ${BOUND_MS / 1000} s`);
   assert(afterMs <= BOUND_MS, `reset after ${afterMs} ms`);
-  const { version } = await waiting;
-  assert(performance.now() > resetMs, "nobody takes over before the reset");
-  const writer = cluster.startWriter("n2", WEB, version);
+  const { body, atMs } = await waiting;
+  assert(atMs > resetMs, "nobody takes over before the reset");
+  const writer = cluster.startWriter("n2", WEB, body.version);
   await cluster.untilRecords(WEB, 10);
   writer.signal("SIGTERM");
   await writer.ended;
@@ -81,30 +95,33 @@ describe("the watchdog resets", function () {
 
   it("a node whose processes are frozen", async () => {
     const { waiting } = await hold(cluster);
+    const clock = await cluster.node("n1").clock();
     await cluster.node("n1").signal(ALL, "SIGSTOP");
-    const frozenMs = cluster.timeline.mark("everything of sharedha on n1 is frozen");
-    await checkEnd(cluster, frozenMs, waiting);
+    cluster.timeline.mark("everything of sharedha on n1 is frozen");
+    await checkEnd(cluster, clock, waiting);
   });
 
   it("a node whose pulse hangs and is killed at the last moment before the reset", async () => {
     const { waiting } = await hold(cluster);
+    const clock = await cluster.node("n1").clock();
     await cluster.node("n1").signal(PULSE, "SIGSTOP");
-    const frozenMs = cluster.timeline.mark("pulse of n1 is frozen");
+    cluster.timeline.mark("pulse of n1 is frozen");
     await sleep(3_500);
     // Were this its last descriptor, the kernel would now pet once more: a reset only W later.
     await cluster.node("n1").signal(PULSE, "SIGKILL");
     cluster.timeline.mark("pulse of n1 is killed");
-    await checkEnd(cluster, frozenMs, waiting);
+    await checkEnd(cluster, clock, waiting);
   });
 
   it("a node without its LUN, whose pulse dies again and again", async () => {
     const { waiting } = await hold(cluster);
+    const clock = await cluster.node("n1").clock();
     await cluster.lab.network.cut("n1", "san");
-    const cutMs = cluster.timeline.mark("n1 is cut off from the SAN");
+    cluster.timeline.mark("n1 is cut off from the SAN");
     const over = new AbortController();
     const killing = killPulse(cluster, over.signal);
     try {
-      await untilReset(cluster, cutMs);
+      await untilReset(cluster, clock);
     } finally {
       over.abort();
       await cluster.lab.network.heal();
@@ -112,6 +129,6 @@ describe("the watchdog resets", function () {
     const kills = await killing;
     assert(kills > 0, "pulse was there to be killed");
     cluster.timeline.mark(`pulse was killed ${kills} times before the reset`);
-    await checkEnd(cluster, cutMs, waiting);
+    await checkEnd(cluster, clock, waiting);
   });
 });

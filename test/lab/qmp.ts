@@ -79,7 +79,7 @@ export class Qmp {
 
   #take(message: Record<string, unknown>): void {
     if (typeof message["event"] === "string") {
-      const event = { name: message["event"], atMs: performance.now() };
+      const event = { name: message["event"], atMs: whenOf(message["timestamp"]) };
       this.#events.push(event);
       this.#onEvent(event);
     } else if ("error" in message) {
@@ -88,4 +88,10 @@ export class Qmp {
       this.#waiting.shift()?.resolve(message["return"]);
     }
   }
+}
+
+/** QEMU says when it happened; this process may hear of it later. As of `performance.now()`. */
+function whenOf(timestamp: unknown): number {
+  const { seconds, microseconds } = timestamp as { seconds: number; microseconds: number };
+  return seconds * 1_000 + microseconds / 1_000 - performance.timeOrigin;
 }

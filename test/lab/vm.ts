@@ -40,6 +40,13 @@ const POWER = [
 /** Shorter boots under emulation; none of them changes what the storage stack does. */
 const QUICK = ["no_timer_check", "cryptomgr.notests", "audit=0", "apparmor=0", "tsc=reliable"];
 
+export interface GuestClock {
+  /** Since the boot of the guest. */
+  readonly uptimeMs: number;
+  /** performance.now() */
+  readonly atMs: number;
+}
+
 export class Vm {
   readonly spec: VmSpec;
   readonly #images: Images;
@@ -251,6 +258,27 @@ export class Vm {
       }
       await pause(LOOK_EVERY_MS);
     }
+  }
+
+  /** The kernel's clock, which `console` shows too, and a moment of this process's `performance.now()` just after it. */
+  async clock(): Promise<GuestClock> {
+    const uptime = await this.must(["cat", "/proc/uptime"]);
+    return { uptimeMs: 1_000 * Number(uptime.split(" ")[0]), atMs: performance.now() };
+  }
+
+  /**
+   * When softdog brought the machine down, as of `performance.now()`, by its kernel's last words. From that moment on it
+   * runs nothing any more; QEMU's RESET comes when the emulator has got as far, up to 1.6 s later when the host is busy.
+   *
+   * @param clock of this boot. As it was read a little before `atMs`, the result is late by as much at most
+   */
+  softdogFiredMs(clock: GuestClock): number | undefined {
+    const [, seconds] =
+      [...this.console.matchAll(/\[ *(\d+\.\d+)\] softdog: Initiating system reboot/g)].at(-1) ??
+      [];
+    return seconds === undefined
+      ? undefined
+      : clock.atMs + 1_000 * Number(seconds) - clock.uptimeMs;
   }
 
   /** Sets the wall clock off by so much. */
