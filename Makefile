@@ -5,8 +5,8 @@
 all: build
 
 # Debian/Ubuntu packages that the tests and the demo run for real. Nothing is installed when all is there.
-PROGRAMS := sanlock iscsiadm losetup mkfs.ext4 mkfs.xfs sfdisk wipefs blkid xz gcc
-PACKAGES := sanlock libsanlock-dev open-iscsi util-linux fdisk e2fsprogs xfsprogs xz-utils gcc libc6-dev fuse3 libfuse3-dev
+PROGRAMS := sanlock iscsiadm tgtd python3 losetup mkfs.ext4 mkfs.xfs sfdisk wipefs blkid xz gcc
+PACKAGES := sanlock libsanlock-dev open-iscsi tgt python3 util-linux fdisk e2fsprogs xfsprogs xz-utils gcc libc6-dev fuse3 libfuse3-dev
 
 packages:
 	@missing=; for p in $(PROGRAMS); do PATH=$$PATH:/usr/sbin:/sbin command -v $$p >/dev/null || missing="$$missing $$p"; done; \
