@@ -56,4 +56,21 @@ describe("joining over iSCSI", function () {
       await cluster.checkFilesystem("n2", group);
     }
   });
+
+  it("a copy of the mount, as a container has one, keeps the lease here until it has gone", async () => {
+    await cluster.reserve("n1", WEB);
+    let said = "";
+    const unshare = ["unshare", "--mount", "--propagation", "private", "sh", "-c"];
+    const copy = cluster
+      .node("n1")
+      .start([...unshare, "echo ready; exec sleep 300"], (text) => (said += text));
+    await cluster.until("the copy is there", 30_000, () => Promise.resolve(said === "ready\n"));
+    const kept = await cluster.refused("n1", ["release", WEB.name]);
+    assert.match(kept.stdout, /ERR_STILL_MOUNTED/);
+    assert.match((await cluster.refused("n2", ["reserve", WEB.name])).stdout, /ERR_LEASE_HELD/);
+    copy.signal("SIGKILL");
+    await copy.ended;
+    await cluster.release("n1", WEB);
+    await cluster.checkFilesystem("n1", WEB);
+  });
 });
