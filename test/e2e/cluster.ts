@@ -50,6 +50,9 @@ modprobe softdog
 exec setsid sharedha join > /run/sharedha-join.log 2>&1 &
 `;
 
+/** What a `reserve --wait` has brought, and when: performance.now(). */
+export type Taken = ReservedBody & { readonly atMs: number };
+
 export class Cluster {
   readonly lab: Lab;
   readonly timeline = new Timeline();
@@ -133,12 +136,28 @@ export class Cluster {
     return JSON.parse(text) as ReservedBody;
   }
 
-  /** Until `waiter`'s ticket for the group is on disk: its `reserve --wait` has begun to wait. */
-  async untilQueued(waiter: NodeName, group: GroupSpec): Promise<void> {
-    await this.until(`${waiter} waits for ${group.name}`, 60_000, async () => {
+  /**
+   * Begins a `reserve --wait`, and returns when its ticket is on disk, or when it has ended. `taken` tells how; that it
+   * failed is nobody else's failure while nobody looks.
+   */
+  async queue(waiter: NodeName, group: GroupSpec): Promise<{ readonly taken: Promise<Taken> }> {
+    let isOver = false;
+    const taken = this.reserve(waiter, group, 120).then((body) => ({
+      ...body,
+      atMs: performance.now(),
+    }));
+    const over = (): void => {
+      isOver = true;
+    };
+    taken.then(over, over);
+    const look = async (): Promise<boolean> => {
       const { groups } = await this.status(waiter);
-      return groups.find(({ name }) => name === group.name)?.queue.includes(waiter);
-    });
+      return groups.find(({ name }) => name === group.name)?.queue.includes(waiter) === true;
+    };
+    // A look is a whole program, which takes the one processor from the heartbeats.
+    const what = `${waiter} waits for ${group.name}`;
+    await this.until(what, 60_000, async () => isOver || (await look()), 2_000);
+    return { taken };
   }
 
   async release(name: NodeName, group: GroupSpec): Promise<void> {

@@ -45,11 +45,10 @@ describe("the holder's virtual machine is paused", function () {
     const { version } = await cluster.reserve("n1", WEB);
     const writer = cluster.startWriter("n1", WEB, version);
     await cluster.untilRecords(WEB, 20);
-    const waiting = cluster.reserve("n3", WEB, 120);
-    await cluster.untilQueued("n3", WEB);
+    const waiting = await cluster.queue("n3", WEB);
     await cluster.node("n1").pause();
     timeline.mark("n1 is paused");
-    const taken = await waiting;
+    const taken = await waiting.taken;
     // It must never run again: that is what the configuration has promised.
     await cluster.node("n1").powerCut();
     await writer.ended;

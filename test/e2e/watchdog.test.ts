@@ -5,33 +5,21 @@
  */
 import assert from "node:assert/strict";
 
-import { type ReservedBody } from "../../lib/net/api.js";
 import { PROFILES, resetBoundMs } from "../../lib/lease/timings.js";
 import { type GuestClock } from "../lab/vm.js";
-import { type Cluster, useCluster, WEB } from "./cluster.js";
+import { type Cluster, type Taken, useCluster, WEB } from "./cluster.js";
 
 const BOUND_MS = resetBoundMs(PROFILES.default, 1);
 const PULSE = "dist/bin/sharedha-pulse.js";
 /** All processes of the product, and none of the tests. */
 const ALL = "sharedha/dist/(bin|lib)/";
 
-interface Taken {
-  readonly body: ReservedBody;
-  /** performance.now() */
-  readonly atMs: number;
-}
-
 /** n1 holds and writes, n2 waits in the queue. */
-async function hold(cluster: Cluster): Promise<{ readonly waiting: Promise<Taken> }> {
+async function hold(cluster: Cluster): Promise<{ readonly taken: Promise<Taken> }> {
   const { version } = await cluster.reserve("n1", WEB);
   cluster.startWriter("n1", WEB, version);
   await cluster.untilRecords(WEB, 20);
-  const waiting = cluster.reserve("n2", WEB, 120).then((body) => ({
-    body,
-    atMs: performance.now(),
-  }));
-  await cluster.untilQueued("n2", WEB);
-  return { waiting };
+  return await cluster.queue("n2", WEB);
 }
 
 /** @returns performance.now() of the moment from which n1 ran nothing any more */
@@ -68,19 +56,15 @@ async function sleep(ms: number): Promise<void> {
 }
 
 /** The reset came in time, the other node has taken over after it, and nothing is lost. */
-async function checkEnd(
-  cluster: Cluster,
-  clock: GuestClock,
-  waiting: Promise<Taken>,
-): Promise<void> {
+async function checkEnd(cluster: Cluster, clock: GuestClock, taken: Promise<Taken>): Promise<void> {
   const { timeline } = cluster;
   const resetMs = await untilReset(cluster, clock);
   const afterMs = resetMs - clock.atMs;
   timeline.mark(`the reset came ${(afterMs / 1000).toFixed(2)} s after; B is ${BOUND_MS / 1000} s`);
   assert(afterMs <= BOUND_MS, `reset after ${afterMs} ms`);
-  const { body, atMs } = await waiting;
+  const { version, atMs } = await taken;
   assert(atMs > resetMs, "nobody takes over before the reset");
-  const writer = cluster.startWriter("n2", WEB, body.version);
+  const writer = cluster.startWriter("n2", WEB, version);
   await cluster.untilRecords(WEB, 10);
   writer.signal("SIGTERM");
   await writer.ended;
@@ -94,15 +78,15 @@ describe("the watchdog resets", function () {
   const cluster = useCluster("for each test");
 
   it("a node whose processes are frozen", async () => {
-    const { waiting } = await hold(cluster);
+    const { taken } = await hold(cluster);
     const clock = await cluster.node("n1").clock();
     await cluster.node("n1").signal(ALL, "SIGSTOP");
     cluster.timeline.mark("everything of sharedha on n1 is frozen");
-    await checkEnd(cluster, clock, waiting);
+    await checkEnd(cluster, clock, taken);
   });
 
   it("a node whose pulse hangs and is killed at the last moment before the reset", async () => {
-    const { waiting } = await hold(cluster);
+    const { taken } = await hold(cluster);
     const clock = await cluster.node("n1").clock();
     await cluster.node("n1").signal(PULSE, "SIGSTOP");
     cluster.timeline.mark("pulse of n1 is frozen");
@@ -110,11 +94,11 @@ describe("the watchdog resets", function () {
     // Were this its last descriptor, the kernel would now pet once more: a reset only W later.
     await cluster.node("n1").signal(PULSE, "SIGKILL");
     cluster.timeline.mark("pulse of n1 is killed");
-    await checkEnd(cluster, clock, waiting);
+    await checkEnd(cluster, clock, taken);
   });
 
   it("a node without its LUN, whose pulse dies again and again", async () => {
-    const { waiting } = await hold(cluster);
+    const { taken } = await hold(cluster);
     const clock = await cluster.node("n1").clock();
     await cluster.lab.network.cut("n1", "san");
     cluster.timeline.mark("n1 is cut off from the SAN");
@@ -129,6 +113,6 @@ describe("the watchdog resets", function () {
     const kills = await killing;
     assert(kills > 0, "pulse was there to be killed");
     cluster.timeline.mark(`pulse was killed ${kills} times before the reset`);
-    await checkEnd(cluster, clock, waiting);
+    await checkEnd(cluster, clock, taken);
   });
 });
