@@ -6,8 +6,9 @@ import { type Self } from "../lease/ballot.js";
 import { type LeaseAddress } from "../lease/lease-view.js";
 import { type HostGeneration } from "../pulse/options.js";
 import { topMount } from "../system/filesystem.js";
+import { findMountsEverywhere, type Mount } from "../system/mounts.js";
 import { type Bindings } from "./bindings.js";
-import { type DataDevice } from "./data-device.js";
+import { type DataDevice, GROUP_EDGES } from "./data-device.js";
 import { type DiskAccess } from "./disk-access.js";
 import { type EventLog } from "./event-log.js";
 import { type GroupManager } from "./group-manager.js";
@@ -68,6 +69,11 @@ function isStillMounted(note: MountNote): boolean {
   );
 }
 
+/** The former daemon has unmounted it, and something else kept the file system alive: then its lease stays here. */
+function copyElsewhere(note: MountNote): Mount | undefined {
+  return findMountsEverywhere().find((mount) => mount.devMajorMinor === note.devMajorMinor);
+}
+
 /** A loop device below it goes with the mount by itself. */
 function dataDeviceOf(note: MountNote): DataDevice {
   return { device: note.device, backing: undefined, attached: undefined };
@@ -95,13 +101,15 @@ export async function adoptHolds(node: AdoptingNode, self: Self, bootId: string)
   }
   const isOurs =
     notes.bootId === bootId && notes.hostId === self.hostId && notes.generation === self.generation;
-  const mounts = notes.bootId === bootId ? notes.mounts.filter(isStillMounted) : [];
+  const noted = notes.bootId === bootId ? notes.mounts : [];
+  const mounts = noted.filter(isStillMounted);
   // Adopted first of all, so that a loss finds them.
-  for (const note of mounts) {
-    const mount = topMount(note.path);
-    const data = dataDeviceOf(note);
+  for (const note of noted) {
+    const mount = mounts.includes(note) ? topMount(note.path) : copyElsewhere(note);
     if (mount !== undefined) {
-      node.groups.adopt(note.group, note.path, mount, data);
+      const { device } = note;
+      const backing = GROUP_EDGES.backingOf({ path: device, offset: 0, length: undefined });
+      node.groups.adopt(note.group, note.path, mount, { device, backing, attached: undefined });
     }
   }
   // The connections ended with the former daemon: what ran under them ends, and only then is what was bound released.

@@ -32,8 +32,8 @@ import { partitionAt } from "../system/partition.js";
 /** How long the device may take for one sector, before the group is not started. */
 const SETTLE_MS = 30_000;
 /** After an unmount something may still be on its way out: a namespace that ends, a process that dies. Looked for 2 s. */
-const UNUSED_LOOKS = 40;
-const UNUSED_PAUSE_MS = 50;
+const UNUSED_LOOKS = 20;
+const UNUSED_PAUSE_MS = 100;
 
 /** Bytes of a device that hold data: the whole of it, or what lies behind the lock region. */
 export interface DataPlace {

@@ -221,9 +221,12 @@ export class GroupManager {
     return true;
   }
 
-  /** A mount that the daemon before this one made, under a lease that is still held. */
+  /** A mount that the daemon before this one made, under a lease that is still held; or a copy of it that it left. */
   adopt(name: string, path: string, mount: Mount, data: DataDevice): void {
-    this.#groups.set(name, { state: "up", why: undefined, mountPath: path, data, mount });
+    const isHere = this.#options.edges.findMount(path) !== undefined;
+    const state = isHere ? "up" : "failed";
+    const why = isHere ? undefined : `${path} is unmounted, but its file system lives on elsewhere`;
+    this.#groups.set(name, { state, why, mountPath: path, data, mount });
   }
 
   /** A group without a mount whose lease is still held. */

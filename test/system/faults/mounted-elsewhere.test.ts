@@ -7,7 +7,7 @@ import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { once } from "node:events";
 import { type Readable } from "node:stream";
 
-import { type TestNode } from "../../helpers/nodes.js";
+import { sharedha, type TestNode } from "../../helpers/nodes.js";
 import { must } from "../../helpers/workspace.js";
 import {
   type DataCluster,
@@ -39,7 +39,7 @@ describe("data that is mounted elsewhere on this machine", function () {
 
   before(async function () {
     skipUnlessRoot(this);
-    made = await makeWithData("elsewhere", "fast");
+    made = await makeWithData("elsewhere", "default");
     const { cluster } = made;
     [n1, n2] = await Promise.all([
       cluster.joined("n1", { mountNamespace: true }),
@@ -90,6 +90,22 @@ describe("data that is mounted elsewhere on this machine", function () {
       exitCode: 1,
       code: "ERR_LEASE_HELD",
       message: /n1/,
+    });
+
+    // A new daemon knows of it too.
+    const [old] = n1.signal("SIGKILL", "daemon");
+    const join = ["join", ...made.cluster.luns, "--node", "n1", "--watchdog", "guard"];
+    const prefix = n1.inside();
+    expectDone(await sharedha([...join, "--state-dir", n1.stateDir], { prefix }));
+    await until("the new daemon has the lease", 10_000, async () => {
+      const daemon = n1.processes().find(({ role }) => role === "daemon");
+      const { leases } = await n1.status();
+      return daemon?.pid !== old?.pid && leases.some(({ heldHere }) => heldHere);
+    });
+    expectError(await n1.cli("release", "data", "--json"), {
+      exitCode: 1,
+      code: "ERR_STILL_MOUNTED",
+      message: new RegExp(`process ${copy.pid}`),
     });
     await end(copy);
     expectDone(await n1.cli("release", "data"));
