@@ -55,10 +55,6 @@ export async function cleanUpAfterPredecessor(
     events.add("bound-not-ended", "processes of a former client do not end; no join before that");
   }
   await loss.tearDownAll(mounts, boundMs, isClosed);
-  if (notes.mounts.some((note) => !isStillMounted(note) && copyElsewhere(note) !== undefined)) {
-    events.add("still-mounted", "a file system of the former generation lives on elsewhere", {});
-    return undefined;
-  }
   return { hostId: notes.hostId, generation: notes.generation };
 }
 
