@@ -5,8 +5,7 @@
 import { type Self } from "../lease/ballot.js";
 import { type LeaseAddress } from "../lease/lease-view.js";
 import { type HostGeneration } from "../pulse/options.js";
-import { topMount } from "../system/filesystem.js";
-import { findMountsEverywhere, type Mount } from "../system/mounts.js";
+import { findTarget, type MountTarget } from "../system/mounted-filesystem.js";
 import { type Bindings } from "./bindings.js";
 import { type DataDevice, GROUP_EDGES } from "./data-device.js";
 import { type DiskAccess } from "./disk-access.js";
@@ -43,40 +42,30 @@ export async function cleanUpAfterPredecessor(
   if (notes?.bootId !== bootId) {
     return undefined;
   }
-  const mounts = notes.mounts
-    .filter((mount) => isStillMounted(mount))
-    .map((mount) => ({
-      name: mount.group,
-      path: mount.path,
-      data: dataDeviceOf(mount),
-    }));
   // One that hangs in the kernel may still write: this node is not silent before it has ended.
-  while (!isClosed() && (await endSessions(notes.processes, boundMs)).length > 0) {
-    events.add("bound-not-ended", "processes of a former client do not end; no join before that");
+  const leaders = [notes.daemon, ...notes.processes];
+  while (!isClosed() && (await endSessions(leaders, boundMs)).length > 0) {
+    events.add(
+      "not-ended",
+      "processes of a former client or daemon do not end; no join before that",
+    );
   }
+  const mounts = notes.mounts.map((note) => ({
+    name: note.group,
+    target: targetOf(note),
+    data: dataOf(note),
+  }));
   await loss.tearDownAll(mounts, boundMs, isClosed);
   return { hostId: notes.hostId, generation: notes.generation };
 }
 
-/** An unknown device number means that the daemon ended while it mounted: whatever is there now is that mount. */
-function isStillMounted(note: MountNote): boolean {
-  const mount = topMount(note.path);
-  return (
-    mount !== undefined &&
-    (note.devMajorMinor === undefined
-      ? mount.source === note.device
-      : mount.devMajorMinor === note.devMajorMinor)
-  );
+function targetOf({ path, deviceId }: MountNote): MountTarget {
+  return { path, device: deviceId };
 }
 
-/** The former daemon has unmounted it, and something else kept the file system alive: then its lease stays here. */
-function copyElsewhere(note: MountNote): Mount | undefined {
-  return findMountsEverywhere().find((mount) => mount.devMajorMinor === note.devMajorMinor);
-}
-
-/** A loop device below it goes with the mount by itself. */
-function dataDeviceOf(note: MountNote): DataDevice {
-  return { device: note.device, backing: undefined, attached: undefined };
+/** A loop device below it goes with the mount by itself, or is found attached and not in use. */
+function dataOf({ device, deviceId }: MountNote): DataDevice {
+  return { device, id: deviceId, backing: undefined, attached: undefined };
 }
 
 export interface AdoptingNode {
@@ -101,25 +90,20 @@ export async function adoptHolds(node: AdoptingNode, self: Self, bootId: string)
   }
   const isOurs =
     notes.bootId === bootId && notes.hostId === self.hostId && notes.generation === self.generation;
-  const noted = notes.bootId === bootId ? notes.mounts : [];
-  const mounts = noted.filter(isStillMounted);
-  // Adopted first of all, so that a loss finds them.
-  for (const note of noted) {
-    const mount = mounts.includes(note) ? topMount(note.path) : copyElsewhere(note);
-    if (mount !== undefined) {
-      const { device } = note;
-      const backing = GROUP_EDGES.backingOf({ path: device, offset: 0, length: undefined });
-      node.groups.adopt(note.group, note.path, mount, { device, backing, attached: undefined });
-    }
+  const isThisBoot = notes.bootId === bootId;
+  // Its fsck or its mount(8) may still be at work. Once the right is lost, the teardown waits for what they have open.
+  while (isThisBoot && node.disk.hasRight() && !(await areHelpersEnded(node, notes))) {
+    node.events.add("not-ended", "helpers of the former daemon do not end");
   }
+  const alive = adoptGroups(node, isThisBoot ? notes.mounts : [], isOurs);
   // The connections ended with the former daemon: what ran under them ends, and only then is what was bound released.
-  const processes = notes.bootId === bootId ? notes.processes : [];
+  const processes = isThisBoot ? notes.processes : [];
   const binding =
     processes.length > 0 || notes.held.some((held) => held.bound)
       ? node.bindings.adopt(processes, BOUND_GRACE_MS)
       : undefined;
   try {
-    return isOurs ? await adoptNoted(node, notes, mounts, self, binding) : notOurs(mounts);
+    return isOurs ? await adoptNoted(node, notes, alive, self, binding) : notOurs(alive);
   } finally {
     if (binding !== undefined) {
       node.bindings.endAdopted(binding);
@@ -127,8 +111,35 @@ export async function adoptHolds(node: AdoptingNode, self: Self, bootId: string)
   }
 }
 
-function notOurs(mounts: readonly MountNote[]): Adopted {
-  return mounts.length === 0
+/** First of all, so that a loss finds them. @returns what is not down */
+function adoptGroups(
+  node: AdoptingNode,
+  noted: readonly MountNote[],
+  isOurs: boolean,
+): readonly MountNote[] {
+  const alive = noted.filter((note) => isAlive(note));
+  for (const note of noted) {
+    if (findTarget(targetOf(note)).some(({ isHere }) => isHere)) {
+      node.groups.adopt(note.group, targetOf(note), dataOf(note));
+    } else if (isOurs || alive.includes(note)) {
+      node.groups.adoptUnfinished(note.group, targetOf(note), dataOf(note));
+    }
+  }
+  return alive;
+}
+
+async function areHelpersEnded(node: AdoptingNode, notes: LeaseNotes): Promise<boolean> {
+  return (await endSessions([notes.daemon], node.region.timings.intervalMs)).length === 0;
+}
+
+/** Its file system is mounted, here or elsewhere, or something has its device to itself. */
+function isAlive(note: MountNote): boolean {
+  const isMounted = findTarget(targetOf(note)).length > 0;
+  return isMounted || GROUP_EDGES.problemOfUse(dataOf(note)) !== undefined;
+}
+
+function notOurs(alive: readonly MountNote[]): Adopted {
+  return alive.length === 0
     ? { kind: "adopted" }
     : { kind: "lost", why: "something of an earlier generation is still mounted" };
 }
@@ -136,17 +147,17 @@ function notOurs(mounts: readonly MountNote[]): Adopted {
 async function adoptNoted(
   node: AdoptingNode,
   notes: LeaseNotes,
-  mounts: readonly MountNote[],
+  alive: readonly MountNote[],
   self: Self,
   binding: LeaseBinding | undefined,
 ): Promise<Adopted> {
   for (const note of notes.held) {
     const trouble = await adoptOne(node, note, self, note.bound ? binding : undefined);
-    if (trouble !== undefined && mounts.some((mount) => mount.group === note.group)) {
+    if (trouble !== undefined && alive.some((mount) => mount.group === note.group)) {
       return { kind: "lost", why: trouble };
     }
   }
-  const orphan = mounts.find((mount) => !notes.held.some((held) => held.group === mount.group));
+  const orphan = alive.find((mount) => !notes.held.some((held) => held.group === mount.group));
   if (orphan !== undefined) {
     return { kind: "lost", why: `group ${orphan.group} is mounted without a lease` };
   }

@@ -14,18 +14,19 @@ import {
   flushDeviceBuffers,
   fsckFilesystem,
   mountFilesystem,
+  type MountRequest,
   topMount,
   unmount,
 } from "../system/filesystem.js";
-import {
-  type CutMount,
-  cutForeignMounts,
-  findForeignMounts,
-  findMountsOf,
-} from "../system/foreign-mounts.js";
+import { type CutMount, cutForeignMounts, findForeignMounts } from "../system/foreign-mounts.js";
 import { attachLoop, detachLoop, type FileIdentity, identifyFile } from "../system/loop.js";
 import { openLun } from "../system/lun-device.js";
 import { probeLun } from "../system/lun-probe.js";
+import {
+  type BlockDeviceId,
+  identifyBlockDevice,
+  isStillThere,
+} from "../system/mounted-filesystem.js";
 import { findMountsEverywhere, type Mount, type NamespaceMount } from "../system/mounts.js";
 import { partitionAt } from "../system/partition.js";
 
@@ -46,6 +47,7 @@ export interface DataPlace {
 export interface DataDevice {
   /** What is mounted: "/dev/sdb2", "/dev/loop7". */
   readonly device: string;
+  readonly id: BlockDeviceId;
   /** The regular file below, when there is one: then the same data can be mounted elsewhere on this machine. */
   readonly backing: FileIdentity | undefined;
   /** The loop device was attached here and goes with the mount. */
@@ -63,17 +65,19 @@ export interface GroupEdges {
   /** Write, flush and read back through the same queue (DESIGN section 8). */
   settle(device: string): Promise<void>;
   flush(device: string): void;
-  check(device: string, type: FilesystemType): Promise<CheckResult>;
-  mount(device: string, path: string, type: FilesystemType, options: string): Promise<Mount>;
+  check(device: string, type: FilesystemType, signal: AbortSignal): Promise<CheckResult>;
+  mount(request: Required<MountRequest>): Promise<Mount>;
   findMount(path: string): Mount | undefined;
   /** @throws ERR_MOUNT_BUSY with the processes */
   unmount(path: string): Promise<void>;
   /**
    * After the unmount: whether the file system has ended with it. Another mount of it keeps it alive and writing, most
-   * often a copy in the mount namespace of a container.
+   * often a copy in the mount namespace of a container; and whoever has the device to himself is still at work on it.
    * @throws ERR_STILL_MOUNTED, ERR_DEVICE_BUSY
    */
-  requireUnused(device: DataDevice, mount: Mount): Promise<void>;
+  requireUnused(device: DataDevice): Promise<void>;
+  /** As `requireUnused`, now: the problem. */
+  problemOfUse(device: DataDevice): ShareHaError | undefined;
 }
 
 export const GROUP_EDGES: GroupEdges = {
@@ -88,16 +92,17 @@ export const GROUP_EDGES: GroupEdges = {
   cutForeign: (backing) => cutForeignMounts(backing),
   settle,
   flush: flushDeviceBuffers,
-  check: async (device, type) => await fsckFilesystem(device, type),
-  mount: async (device, path, type, options) => {
-    await mkdir(path, { recursive: true });
-    return await mountFilesystem({ device, path, type, options });
+  check: async (device, type, signal) => await fsckFilesystem(device, type, "quick", signal),
+  mount: async (request) => {
+    await mkdir(request.path, { recursive: true });
+    return await mountFilesystem(request);
   },
   findMount: topMount,
   unmount: async (path) => {
     await unmount(path);
   },
   requireUnused,
+  problemOfUse,
 };
 
 export function stillMounted(what: string, mount: NamespaceMount, cause?: Error): ShareHaError {
@@ -117,9 +122,9 @@ export function describeMount(mount: NamespaceMount): string {
   return `${mount.source} on ${mount.mountPoint} (mount namespace of process ${mount.pid})`;
 }
 
-async function requireUnused(data: DataDevice, mount: Mount): Promise<void> {
+async function requireUnused(data: DataDevice): Promise<void> {
   for (let look = 1; ; look++) {
-    const problem = problemOfUse(data, mount);
+    const problem = problemOfUse(data);
     if (problem === undefined) {
       return;
     }
@@ -130,27 +135,26 @@ async function requireUnused(data: DataDevice, mount: Mount): Promise<void> {
   }
 }
 
-function problemOfUse(data: DataDevice, mount: Mount): ShareHaError | undefined {
-  const { backing, device } = data;
-  // A loop device that has become free may be another file's by now, so only the file counts.
-  const [left] =
-    backing === undefined
-      ? findMountsEverywhere().filter((each) => each.devMajorMinor === mount.devMajorMinor)
-      : findMountsOf(backing);
-  if (left !== undefined) {
-    return stillMounted(device, left);
+/** Undefined when no file system lives on this device and nobody has it to himself. */
+function problemOfUse({ device, id }: DataDevice): ShareHaError | undefined {
+  // A loop device is free as soon as nothing uses it, and may be another file's by now.
+  if (!isStillThere(id)) {
+    return undefined;
   }
-  if (backing === undefined) {
-    try {
-      requireUnclaimed(device);
-    } catch (error) {
-      if (error instanceof ShareHaError) {
-        return error;
-      }
-      throw error;
+  const left = findMountsEverywhere().find((each) => each.devMajorMinor === id.majorMinor);
+  return left === undefined ? problemOfClaim(device) : stillMounted(device, left);
+}
+
+function problemOfClaim(device: string): ShareHaError | undefined {
+  try {
+    requireUnclaimed(device);
+    return undefined;
+  } catch (error) {
+    if (error instanceof ShareHaError) {
+      return error;
     }
+    throw error;
   }
-  return undefined;
 }
 
 function backingOf(place: DataPlace): FileIdentity | undefined {
@@ -169,18 +173,19 @@ async function attach(place: DataPlace): Promise<DataDevice> {
   const facts = probeLun(path);
   const backing = backingOf(place);
   if (facts.isBlock && offset === 0 && length === undefined) {
-    return { device: path, backing, attached: undefined };
+    return { device: path, id: identifyBlockDevice(path), backing, attached: undefined };
   }
   const partition = facts.isBlock ? partitionAt(path, offset) : undefined;
   if (partition !== undefined) {
-    return { device: partition, backing, attached: undefined };
+    return { device: partition, id: identifyBlockDevice(partition), backing, attached: undefined };
   }
   const loop = await attachLoop({
     path,
     offset,
     ...(length === undefined ? {} : { sizeLimit: length }),
   });
-  return { device: loop.device, backing, attached: loop.status.backing };
+  const id = identifyBlockDevice(loop.device);
+  return { device: loop.device, id, backing, attached: loop.status.backing };
 }
 
 /**

@@ -1,15 +1,16 @@
 /**
  * Groups: the lease first, then the data (DESIGN sections 8 and 10). The order of a start is
  *
- *     lease -> cut what this machine still has mounted of it -> attach -> write, flush, read back -> drop caches -> check
- *           -> protect (pulse, guard) -> mount
+ *     lease -> cut what this machine still has mounted of it -> attach -> protect (notes, pulse, guard)
+ *           -> write, flush, read back -> drop caches -> check -> mount
  *
- * and of a stop the reverse: unmount, then release.
+ * and of a stop the reverse: unmount, then release. A loss in between aborts it, and is over only when it has ended.
  */
 import { ShareHaError } from "../errors.js";
 import { type Group, leaseNameOf, LUN_DEVICE, mayRunOn } from "../group/group.js";
 import { type ReservedBody } from "../net/api.js";
 import { type Clock } from "../port/clock.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 import { type Mount } from "../system/mounts.js";
 import {
   type DataDevice,
@@ -47,10 +48,11 @@ export interface GroupManagerOptions {
 interface Running {
   state: GroupState;
   why: string | undefined;
-  /** Announced to pulse before it is mounted. */
-  mountPath: string | undefined;
+  /** Announced to pulse before the first write. */
+  target: MountTarget | undefined;
   data: DataDevice | undefined;
-  mount: Mount | undefined;
+  /** Programs of this group may have the device open: fsck, mount(8). It is down when none has it any more. */
+  isTouched: boolean;
 }
 
 export type ReserveOutcome =
@@ -65,6 +67,8 @@ interface Step {
 export class GroupManager {
   readonly #options: GroupManagerOptions;
   readonly #groups = new Map<string, Running>();
+  #aborting = new AbortController();
+  #working = 0;
 
   constructor(options: GroupManagerOptions) {
     this.#options = options;
@@ -75,9 +79,9 @@ export class GroupManager {
     return { state, why };
   }
 
-  /** Mount points that must be cut when the right to write is lost: also those that are just being mounted. */
-  get protectedPaths(): readonly string[] {
-    return this.#all().flatMap((group) => group.mountPath ?? []);
+  /** What must be cut when the right to write is lost: also what is just being mounted, and what an unmount has not ended. */
+  get targets(): readonly MountTarget[] {
+    return this.#all().flatMap((group) => group.target ?? []);
   }
 
   get isAnyUp(): boolean {
@@ -86,14 +90,14 @@ export class GroupManager {
 
   notes(): readonly MountNote[] {
     return [...this.#groups].flatMap(([name, group]) =>
-      group.mountPath === undefined
+      group.target === undefined
         ? []
         : [
             {
               group: name,
-              path: group.mountPath,
+              path: group.target.path,
               device: group.data?.device ?? "",
-              devMajorMinor: group.mount?.devMajorMinor,
+              deviceId: group.target.device,
             },
           ],
     );
@@ -141,7 +145,7 @@ export class GroupManager {
     const steps: Step[] = [];
     const name = leaseNameOf(spec.name);
     const known = this.#groups.get(spec.name);
-    if (known?.mountPath !== undefined && known.state === "failed") {
+    if (known?.target !== undefined && known.state === "failed") {
       throw new ShareHaError(
         "ERR_GROUP_STUCK",
         `group ${spec.name} has not ended here: ${known.why ?? ""}`,
@@ -166,17 +170,19 @@ export class GroupManager {
     const group: Running = {
       state: "starting",
       why: undefined,
-      mountPath: undefined,
+      target: undefined,
       data: undefined,
-      mount: undefined,
+      isTouched: false,
     };
     this.#groups.set(spec.name, group);
-    try {
-      await this.#start(spec, group, outcome.hold, steps);
-    } catch (error) {
-      await this.#undo(spec, group, error);
-      throw error;
-    }
+    await this.#work(async () => {
+      try {
+        await this.#start(spec, group, outcome.hold, steps);
+      } catch (error) {
+        await this.#undo(spec, group, error);
+        throw error;
+      }
+    });
     group.state = "up";
     return { kind: "reserved", body: bodyOf(spec, outcome.hold, outcome.waitedMs, steps) };
   }
@@ -197,11 +203,13 @@ export class GroupManager {
     const before = group.state;
     group.state = "stopping";
     try {
-      await this.#stop(spec.name, group);
+      await this.#work(async () => {
+        await this.#stop(spec.name, group);
+      });
     } catch (error) {
-      const { mountPath } = group;
+      const { target } = group;
       const isUp =
-        mountPath !== undefined && this.#options.edges.findMount(mountPath) !== undefined;
+        target !== undefined && isMounted(this.#options.edges.findMount(target.path), target);
       group.state = isUp ? before : "failed";
       group.why = isUp || !(error instanceof Error) ? undefined : error.message;
       throw error;
@@ -221,12 +229,15 @@ export class GroupManager {
     return true;
   }
 
-  /** A mount that the daemon before this one made, under a lease that is still held; or a copy of it that it left. */
-  adopt(name: string, path: string, mount: Mount, data: DataDevice): void {
-    const isHere = this.#options.edges.findMount(path) !== undefined;
-    const state = isHere ? "up" : "failed";
-    const why = isHere ? undefined : `${path} is unmounted, but its file system lives on elsewhere`;
-    this.#groups.set(name, { state, why, mountPath: path, data, mount });
+  /** What the daemon before this one mounted, under a lease that is still held. */
+  adopt(name: string, target: MountTarget, data: DataDevice): void {
+    this.#groups.set(name, { state: "up", why: undefined, target, data, isTouched: true });
+  }
+
+  /** What the daemon before this one had not finished to start or to stop, under a lease that is still held. */
+  adoptUnfinished(name: string, target: MountTarget, data: DataDevice): void {
+    const why = "a daemon that has ended was about to start or to stop it";
+    this.#groups.set(name, { state: "failed", why, target, data, isTouched: true });
   }
 
   /** A group without a mount whose lease is still held. */
@@ -234,23 +245,39 @@ export class GroupManager {
     this.#groups.set(name, {
       state: "up",
       why: undefined,
-      mountPath: undefined,
+      target: undefined,
       data: undefined,
-      mount: undefined,
+      isTouched: false,
     });
+  }
+
+  /** A start or a stop is under way, which may write: also after a loss, until it has come to its end. */
+  get isWorking(): boolean {
+    return this.#working > 0;
   }
 
   /** The right to write is gone; what is mounted is torn down by teardown.ts. Returns what has to go. */
   lose(): readonly {
     readonly name: string;
-    readonly path: string;
-    readonly data: DataDevice | undefined;
+    readonly target: MountTarget;
+    readonly data: DataDevice;
   }[] {
-    const lost = [...this.#groups].flatMap(([name, group]) =>
-      group.mountPath === undefined ? [] : [{ name, path: group.mountPath, data: group.data }],
+    const lost = [...this.#groups].flatMap(([name, { target, data }]) =>
+      target === undefined || data === undefined ? [] : [{ name, target, data }],
     );
     this.#groups.clear();
+    this.#aborting.abort();
+    this.#aborting = new AbortController();
     return lost;
+  }
+
+  async #work(task: () => Promise<void>): Promise<void> {
+    this.#working++;
+    try {
+      await task();
+    } finally {
+      this.#working--;
+    }
   }
 
   #all(): readonly Running[] {
@@ -291,12 +318,22 @@ export class GroupManager {
     });
     const data = await this.#timed(steps, "attach", async () => edges.attach(place));
     group.data = data;
+    this.#requireRight(spec);
+    // From here on a crash of the daemon leaves something that writes: everybody who has to know is told first.
+    group.target = { path: mount.path, device: data.id };
+    this.#options.persist();
+    await this.#timed(steps, "protect", this.#options.protect);
+    this.#requireRight(spec);
+    const { signal } = this.#aborting;
     // After a release too: who gave the lease back may have taken it over and never come as far as this.
     await this.#timed(steps, "settle", async () => edges.settle(data.device));
     edges.flush(data.device);
+    this.#requireRight(spec);
+    group.isTouched = true;
     const checked = await this.#timed(steps, "check", async () =>
-      edges.check(data.device, mount.type),
+      edges.check(data.device, mount.type, signal),
     );
+    this.#requireRight(spec);
     if (checked.kind === "damaged" || checked.kind === "failed") {
       throw new ShareHaError(
         "ERR_FSCK",
@@ -307,10 +344,22 @@ export class GroupManager {
         },
       );
     }
-    // From here on a crash of the daemon leaves something mounted: everybody who has to know is told first.
-    group.mountPath = mount.path;
-    this.#options.persist();
-    await this.#timed(steps, "protect", this.#options.protect);
+    await this.#timed(steps, "mount", async () =>
+      edges.mount({ device: data.device, ...mount, signal }),
+    );
+    this.#requireRight(spec);
+    // A loop device goes with its mount from now on, whoever unmounts it (the kernel's autoclear).
+    await edges.detach(data);
+    group.data = { ...data, attached: undefined };
+    onEvent("mounted", `group ${spec.name}: ${data.device} on ${mount.path}, ${checked.kind}`, {
+      group: spec.name,
+      device: data.device,
+      path: mount.path,
+    });
+  }
+
+  /** @throws ERR_NODE_LOST */
+  #requireRight(spec: Group): void {
     if (!this.#options.hasRight()) {
       throw new ShareHaError(
         "ERR_NODE_LOST",
@@ -321,18 +370,6 @@ export class GroupManager {
         },
       );
     }
-    group.mount = await this.#timed(steps, "mount", async () =>
-      edges.mount(data.device, mount.path, mount.type, mount.options),
-    );
-    // A loop device goes with its mount from now on, whoever unmounts it (the kernel's autoclear).
-    await edges.detach(data);
-    group.data = { ...data, attached: undefined };
-    this.#options.persist();
-    onEvent("mounted", `group ${spec.name}: ${data.device} on ${mount.path}, ${checked.kind}`, {
-      group: spec.name,
-      device: data.device,
-      path: mount.path,
-    });
   }
 
   /**
@@ -373,13 +410,15 @@ export class GroupManager {
   async #undo(spec: Group, group: Running, cause: unknown): Promise<void> {
     const why = cause instanceof Error ? cause.message : String(cause);
     this.#options.onEvent("group-failed", `group ${spec.name}: ${why}`, { group: spec.name });
-    // Lost meanwhile: the teardown has it in hand.
-    if (this.#groups.get(spec.name) !== group) {
-      return;
-    }
+    // Lost: what is mounted is the teardown's, now or in a moment. An unmount would write.
+    const isLost = this.#groups.get(spec.name) !== group || !this.#options.hasRight();
     try {
-      await this.#stop(spec.name, group);
-      await this.#options.leases.release(leaseNameOf(spec.name));
+      if (!isLost) {
+        await this.#stop(spec.name, group);
+        await this.#options.leases.release(leaseNameOf(spec.name));
+      } else if (group.data !== undefined) {
+        await this.#options.edges.detach(group.data);
+      }
       group.state = "failed";
       group.why = why;
     } catch (error) {
@@ -392,19 +431,19 @@ export class GroupManager {
   async #stop(name: string, group: Running): Promise<void> {
     const { edges } = this.#options;
     const startedMs = this.#options.clock.bootMs();
-    if (group.mountPath !== undefined) {
-      await edges.unmount(group.mountPath);
+    const { target, data } = group;
+    if (target !== undefined && isMounted(edges.findMount(target.path), target)) {
+      await edges.unmount(target.path);
     }
-    if (group.mount !== undefined && group.data !== undefined) {
-      await edges.requireUnused(group.data, group.mount);
-    }
-    if (group.data !== undefined) {
-      await edges.detach(group.data);
+    if (data !== undefined) {
+      if (group.isTouched) {
+        await edges.requireUnused(data);
+      }
+      await edges.detach(data);
       group.data = undefined;
     }
-    const path = group.mountPath;
-    group.mountPath = undefined;
-    group.mount = undefined;
+    const path = group.target?.path;
+    group.target = undefined;
     if (path !== undefined) {
       const ms = Math.round(this.#options.clock.bootMs() - startedMs);
       this.#options.onEvent("unmounted", `group ${name}: ${path}`, { group: name, path, ms });
@@ -419,6 +458,11 @@ export class GroupManager {
     steps.push({ step, ms: Math.round(10 * (this.#options.clock.bootMs() - startedMs)) / 10 });
     return result;
   }
+}
+
+/** Not when something else is mounted at its path. */
+function isMounted(mount: Mount | undefined, target: MountTarget): boolean {
+  return mount?.devMajorMinor === target.device.majorMinor;
 }
 
 function bodyOf(spec: Group, hold: Hold, waitedMs: number, steps: readonly Step[]): ReservedBody {

@@ -21,6 +21,7 @@ import { z } from "zod";
 
 import { ShareHaError } from "../errors.js";
 import { crc32c } from "../format/crc32c.js";
+import { type BlockDeviceId } from "../system/mounted-filesystem.js";
 
 export interface HeldNote {
   readonly name: string;
@@ -38,8 +39,7 @@ export interface MountNote {
   readonly group: string;
   readonly path: string;
   readonly device: string;
-  /** "7:3": the mount is recognised by it. */
-  readonly devMajorMinor: string | undefined;
+  readonly deviceId: BlockDeviceId;
 }
 
 export interface ProcessNote {
@@ -51,6 +51,8 @@ export interface LeaseNotes {
   readonly hostId: number;
   readonly generation: bigint;
   readonly bootId: string;
+  /** Who wrote this. It leads a session, in which its helpers run: mount(8), fsck. */
+  readonly daemon: ProcessNote;
   readonly held: readonly HeldNote[];
   readonly mounts: readonly MountNote[];
   readonly processes: readonly ProcessNote[];
@@ -61,10 +63,13 @@ const u64 = z
   .regex(/^\d{1,20}$/)
   .transform(BigInt);
 
+const PROCESS = z.object({ pid: z.number().int(), startTime: z.string() });
+
 const NOTES = z.object({
   hostId: z.number().int(),
   generation: u64,
   bootId: z.string(),
+  daemon: PROCESS,
   held: z.array(
     z.object({
       name: z.string(),
@@ -81,10 +86,10 @@ const NOTES = z.object({
       group: z.string(),
       path: z.string(),
       device: z.string(),
-      devMajorMinor: z.string().nullable(),
+      deviceId: z.object({ majorMinor: z.string(), sequence: z.string().nullable() }),
     }),
   ),
-  processes: z.array(z.object({ pid: z.number().int(), startTime: z.string() })),
+  processes: z.array(PROCESS),
 });
 
 /** "leases SEQUENCE LENGTH CRC" and a line feed, then LENGTH bytes of JSON; what follows is left from longer ones. */
@@ -182,7 +187,7 @@ export class LeaseFile {
         held: notes.held.map((held) => ({ ...held, group: held.group ?? undefined })),
         mounts: notes.mounts.map((mount) => ({
           ...mount,
-          devMajorMinor: mount.devMajorMinor ?? undefined,
+          deviceId: { ...mount.deviceId, sequence: mount.deviceId.sequence ?? undefined },
         })),
       };
     } catch (cause) {

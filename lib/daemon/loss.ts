@@ -6,7 +6,8 @@
 import { Cutter } from "../guard/cutter.js";
 import { UserFinder } from "../guard/user-finder.js";
 import { type Clock } from "../port/clock.js";
-import { topMount, unmount } from "../system/filesystem.js";
+import { unmount } from "../system/filesystem.js";
+import { findTarget, type MountTarget } from "../system/mounted-filesystem.js";
 import { type DataDevice, type GroupEdges } from "./data-device.js";
 import { killProcess } from "./session-processes.js";
 import { tearDown, type TeardownEdges, type TeardownReport } from "./teardown.js";
@@ -16,13 +17,13 @@ const RETRY_MS = 2_000;
 
 export interface LostMount {
   readonly name: string;
-  readonly path: string;
-  readonly data: DataDevice | undefined;
+  readonly target: MountTarget;
+  readonly data: DataDevice;
 }
 
 export interface LossOptions {
   readonly clock: Clock;
-  readonly groupEdges: Pick<GroupEdges, "detach">;
+  readonly groupEdges: Pick<GroupEdges, "detach" | "problemOfUse">;
   readonly onEvent: (event: string, text: string, fields: Record<string, string | number>) => void;
 }
 
@@ -56,7 +57,7 @@ export class LossHandler {
     isClosed: () => boolean,
   ): Promise<void> {
     const edges = this.#edges(mounts);
-    let rest = mounts.map((mount) => mount.path);
+    let rest = mounts.map((mount) => mount.target);
     for (;;) {
       const report = await tearDown({ mounts: rest, boundMs }, edges);
       this.#tell(report);
@@ -64,7 +65,9 @@ export class LossHandler {
       if (report.left.length === 0 || isClosed()) {
         return;
       }
-      rest = rest.filter((path) => topMount(path) !== undefined);
+      rest = rest.filter(
+        (target) => findTarget(target).length > 0 || edges.useOf(target.path) !== undefined,
+      );
       await edges.pause(RETRY_MS);
     }
   }
@@ -85,10 +88,12 @@ export class LossHandler {
 
   #edges(mounts: readonly LostMount[]): TeardownEdges {
     const { clock, groupEdges } = this.#options;
+    const dataAt = (path: string): DataDevice | undefined =>
+      mounts.find((mount) => mount.target.path === path)?.data;
     return {
       bootMs: () => clock.bootMs(),
-      cut: async (paths, boundMs) => await this.#cutter.cut(paths, boundMs),
-      usersOf: async (paths, boundMs) => await this.#finder.find(paths, boundMs),
+      cut: async (targets, boundMs) => await this.#cutter.cut(targets, boundMs),
+      usersOf: async (targets, boundMs) => await this.#finder.find(targets, boundMs),
       kill: (process) => {
         try {
           killProcess(process);
@@ -105,7 +110,7 @@ export class LossHandler {
         }
       },
       detach: async (path) => {
-        const data = mounts.find((mount) => mount.path === path)?.data;
+        const data = dataAt(path);
         try {
           if (data !== undefined) {
             await groupEdges.detach(data);
@@ -113,6 +118,14 @@ export class LossHandler {
         } catch (error) {
           const why = error instanceof Error ? error.message : String(error);
           this.#options.onEvent("not-detached", why, {});
+        }
+      },
+      useOf: (path) => {
+        const data = dataAt(path);
+        try {
+          return data === undefined ? undefined : groupEdges.problemOfUse(data)?.message;
+        } catch (error) {
+          return error instanceof Error ? error.message : String(error);
         }
       },
       pause: async (ms) => {

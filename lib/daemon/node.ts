@@ -16,7 +16,7 @@ import { type LunReplacedBody } from "../net/api.js";
 import { type Clock, type Random } from "../port/clock.js";
 import { type ReadOp } from "../port/disk.js";
 import { nodeIdentity } from "../pulse/identity.js";
-import { type Beat, type Hello, type Protected } from "../pulse/messages.js";
+import { type Beat, type Hello, type ProcessId, type Protected } from "../pulse/messages.js";
 import { type NodeSettings, readNodeSettings } from "../pulse/options.js";
 import { refuseStuckPulse } from "../pulse/stuck-pulse.js";
 import { openRegion, type Region } from "../region/open-region.js";
@@ -585,12 +585,20 @@ export class Node {
   async #afterLoss(self: Self, mounts: Parameters<LossHandler["tearDownAll"]>[0]): Promise<void> {
     const { watchdogMs, ttlMs, intervalMs } = this.region.timings;
     const isClosed = (): boolean => this.#isClosed;
+    const wasWorking = this.groups.isWorking;
     await this.loss.tearDownAll(mounts, watchdogMs - ttlMs, isClosed);
     // Until the last process has ended, and the last I/O that may yet land has returned, this node is not silent.
     const isQuiet = (): boolean =>
-      this.bindings.count === 0 && !this.disk.stuck && this.disk.inFlight === 0;
+      this.bindings.count === 0 &&
+      !this.groups.isWorking &&
+      !this.disk.stuck &&
+      this.disk.inFlight === 0;
     while (!isClosed() && !isQuiet()) {
       await new Promise((resolve) => setTimeout(resolve, intervalMs));
+    }
+    if (wasWorking) {
+      // A mount(8) that was under way may have come to its end since.
+      await this.loss.tearDownAll(mounts, watchdogMs - ttlMs, isClosed);
     }
     if (isClosed()) {
       return;
@@ -613,6 +621,7 @@ export class Node {
       this.file.write({
         ...self,
         bootId: this.#bootId,
+        daemon: ownProcessId(),
         held: this.leases.notes(),
         mounts: this.groups.notes(),
         processes: this.bindings.leaders,
@@ -628,14 +637,13 @@ export class Node {
   };
 
   #protected(): Protected {
-    const mounts = this.groups.protectedPaths;
+    const mounts = this.groups.targets;
     const processes = this.bindings.processes;
     if (mounts.length === 0 && processes.length === 0) {
       return { mounts, processes };
     }
     // A daemon that is stopped while the guard acts must not go on with the group when it is continued.
-    const { pid, startTime } = ownIdentity();
-    return { mounts, processes: [...processes, { pid, startTime: String(startTime) }] };
+    return { mounts, processes: [...processes, ownProcessId()] };
   }
 
   #memberSettings(): MemberSettings {
@@ -701,4 +709,9 @@ export class Node {
       );
     }
   }
+}
+
+function ownProcessId(): ProcessId {
+  const { pid, startTime } = ownIdentity();
+  return { pid, startTime: String(startTime) };
 }

@@ -2,31 +2,34 @@
  * The victim's side (DESIGN section 8): what this node does when it has lost its right to write, within W - T. Whoever uses
  * the file systems is sent SIGKILL, because fsync(2) may lie to a process during the cut, and a killed one cannot pass it on
  * (see guard/expiry.ts); at once the data path is cut, because everything after that could flush; then who came meanwhile
- * is killed, and the dead file system is unmounted. What is not finished in time is finished by the watchdog, and a node with something left over does not
- * join again.
+ * is killed, and the dead file system is unmounted. What is not finished in time is finished by the watchdog, and a node with
+ * something left over does not join again: also a copy of the mount elsewhere, or a program that has the device to itself.
  */
 import { type ProcessId } from "../pulse/messages.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 
 export interface TeardownEdges {
   bootMs(): number;
   /** Makes every access fail at once, without flushing; bounded. */
   cut(
-    paths: readonly string[],
+    targets: readonly MountTarget[],
     boundMs: number,
   ): Promise<readonly { readonly kind: "cut" | "not-mounted" | "failed"; readonly why: string }[]>;
-  /** Exact processes that use the mounts at these paths, as many as can be found in this time. Never rejects. */
-  usersOf(paths: readonly string[], boundMs: number): Promise<readonly ProcessId[]>;
+  /** Exact processes that use these file systems, as many as can be found in this time. Never rejects. */
+  usersOf(targets: readonly MountTarget[], boundMs: number): Promise<readonly ProcessId[]>;
   /** Never throws. */
   kill(process: ProcessId): void;
   /** Never rejects: "unmounted", "not-mounted", or why not. */
   unmount(path: string, timeoutMs: number): Promise<string>;
   /** Never rejects. */
   detach(path: string): Promise<void>;
+  /** Who keeps the device or the file system there alive, in one sentence. Never throws. */
+  useOf(path: string): string | undefined;
   pause(ms: number): Promise<void>;
 }
 
 export interface TeardownPlan {
-  readonly mounts: readonly string[];
+  readonly mounts: readonly MountTarget[];
   /** W - T: what is not done by then is the watchdog's. */
   readonly boundMs: number;
 }
@@ -49,22 +52,27 @@ export async function tearDown(plan: TeardownPlan, edges: TeardownEdges): Promis
   const usersBoundMs = Math.min(USERS_BOUND_MS, plan.boundMs / 8);
   await killUsers(plan.mounts, usersBoundMs, edges);
   const outcomes = await edges.cut(plan.mounts, Math.max(50, plan.boundMs / 4));
-  const mounts = plan.mounts.map((path, index) => {
+  const mounts = plan.mounts.map((target, index) => {
     const { kind, why } = outcomes[index] ?? { kind: "failed" as const, why: "no answer" };
-    steps.push(`cut ${path}: ${kind}, ${why}`);
-    return { path, kind };
+    steps.push(`cut ${target.path}: ${kind}, ${why}`);
+    return { target, kind };
   });
   const left: string[] = [];
-  for (const { path, kind } of mounts) {
+  for (const { target, kind } of mounts) {
+    const { path } = target;
     if (kind === "failed") {
       // An unmount would write what is dirty, and nobody may write any more.
       left.push(`${path} could not be cut`);
       continue;
     }
-    const outcome = kind === "cut" ? await unmountDead(path, untilMs, edges) : "not-mounted";
+    const outcome = kind === "cut" ? await unmountDead(target, untilMs, edges) : "not-mounted";
     steps.push(`unmount ${path}: ${outcome}`);
     if (outcome === "unmounted" || outcome === "not-mounted") {
       await edges.detach(path);
+      const use = edges.useOf(path);
+      if (use !== undefined) {
+        left.push(use);
+      }
     } else {
       left.push(`${path} is cut, but still mounted: ${outcome}`);
     }
@@ -73,20 +81,24 @@ export async function tearDown(plan: TeardownPlan, edges: TeardownEdges): Promis
 }
 
 async function killUsers(
-  paths: readonly string[],
+  targets: readonly MountTarget[],
   boundMs: number,
   edges: TeardownEdges,
 ): Promise<void> {
-  for (const process of await edges.usersOf(paths, boundMs)) {
+  for (const process of await edges.usersOf(targets, boundMs)) {
     edges.kill(process);
   }
 }
 
-async function unmountDead(path: string, untilMs: number, edges: TeardownEdges): Promise<string> {
+async function unmountDead(
+  target: MountTarget,
+  untilMs: number,
+  edges: TeardownEdges,
+): Promise<string> {
   for (;;) {
-    await killUsers([path], USERS_BOUND_MS, edges);
+    await killUsers([target], USERS_BOUND_MS, edges);
     const restMs = Math.max(200, untilMs - edges.bootMs());
-    const outcome = await edges.unmount(path, restMs);
+    const outcome = await edges.unmount(target.path, restMs);
     const isDone = outcome === "unmounted" || outcome === "not-mounted";
     if (isDone || edges.bootMs() >= untilMs) {
       return outcome;

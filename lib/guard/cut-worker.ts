@@ -2,11 +2,12 @@
 import { parentPort } from "node:worker_threads";
 
 import { cutMount } from "../system/cut-mount.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 
 const port = parentPort;
 if (port === null) {
   throw new Error("cut-worker runs only as a worker thread");
 }
-port.on("message", (path: string) => {
-  port.postMessage(cutMount(path));
+port.on("message", (target: MountTarget) => {
+  port.postMessage(cutMount(target));
 });

@@ -5,6 +5,7 @@
 import { Worker } from "node:worker_threads";
 
 import { cutMount, type CutOutcome } from "../system/cut-mount.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 
 /** More mounts than this share threads. */
 const THREADS_MAX = 8;
@@ -56,23 +57,23 @@ export class Cutter {
    * Cuts all at once; resolves when all have answered or after `boundMs`, with `failed` for those that still hang (their
    * threads go on). Without a thread (memory was short) it does the work itself.
    */
-  async cut(paths: readonly string[], boundMs: number): Promise<readonly CutOutcome[]> {
+  async cut(targets: readonly MountTarget[], boundMs: number): Promise<readonly CutOutcome[]> {
     const late = new Promise<"late">((resolve) => setTimeout(resolve, boundMs, "late"));
-    const outcomes = paths.map(async (path, index) => {
+    const outcomes = targets.map(async (target, index) => {
       const thread = this.#threads[index % Math.max(1, this.#threads.length)];
-      const outcome = thread === undefined ? cutMount(path) : this.#ask(thread, path);
+      const outcome = thread === undefined ? cutMount(target) : this.#ask(thread, target);
       const answer = await Promise.race([outcome, late]);
       return answer === "late"
-        ? { path, kind: "failed" as const, why: `no answer in ${boundMs} ms`, mountId: undefined }
+        ? { kind: "failed" as const, why: `no answer in ${boundMs} ms` }
         : answer;
     });
     return await Promise.all(outcomes);
   }
 
-  async #ask(thread: Worker, path: string): Promise<CutOutcome> {
+  async #ask(thread: Worker, target: MountTarget): Promise<CutOutcome> {
     return await new Promise<CutOutcome>((resolve) => {
       this.#waiting.get(thread)?.push(resolve);
-      thread.postMessage(path);
+      thread.postMessage(target);
     });
   }
 
@@ -81,7 +82,7 @@ export class Cutter {
     process.emitWarning(`a thread of the guard ended: ${error.message}`);
     this.#threads.splice(this.#threads.indexOf(thread), 1);
     for (const resolve of this.#waiting.get(thread) ?? []) {
-      resolve({ path: "", kind: "failed", why: error.message, mountId: undefined });
+      resolve({ kind: "failed", why: error.message });
     }
     this.#waiting.delete(thread);
   }

@@ -17,7 +17,7 @@ export function edgesOf(
 ): ExpiryEdges {
   return {
     bootMs: () => clock.bootMs(),
-    cut: async (paths, boundMs) => await cutter.cut(paths, boundMs),
+    cut: async (targets, boundMs) => await cutter.cut(targets, boundMs),
     users: () => finder.found,
     kill: killAndTell,
     killSession: killWithSession,

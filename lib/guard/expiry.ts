@@ -9,11 +9,12 @@
  */
 import { type ProcessId, type Protected } from "../pulse/messages.js";
 import { type CutOutcome } from "../system/cut-mount.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 
 export interface ExpiryEdges {
   bootMs(): number;
   /** All at once, bounded. */
-  cut(paths: readonly string[], boundMs: number): Promise<readonly CutOutcome[]>;
+  cut(targets: readonly MountTarget[], boundMs: number): Promise<readonly CutOutcome[]>;
   /** Who has been found by now to use the mounts. Nobody is looked for before the cut: that takes long, and may block. */
   users(): readonly ProcessId[];
   /** This process alone, at once. Never throws: "sent", "gone", or why not. */
@@ -62,7 +63,7 @@ export async function expire(
 ): Promise<ExpiryReport> {
   const actedAtMs = edges.bootMs();
   const killedFirst = killFirst([...edges.users(), ...protect.processes], actedAtMs, edges);
-  const outcomes = new Map<string, CutOutcome>();
+  const outcomes = new Map<MountTarget, CutOutcome>();
   await cutRound(protect.mounts, outcomes, edges);
   const processes = [
     ...protect.processes.map(({ pid, startTime }) => ({
@@ -76,10 +77,10 @@ export async function expire(
   // A mount(8) that was under way when the daemon was killed may finish after the first round.
   await cutRound(protect.mounts, outcomes, edges);
   const mounts: ExpiryReport["mounts"][number][] = [];
-  for (const path of protect.mounts) {
-    const { kind, why } = outcomes.get(path) ?? { kind: "failed" as const, why: "was not tried" };
-    const unmounted = await unmountDead(path, kind, edges);
-    mounts.push({ path, outcome: kind, why, unmounted });
+  for (const target of protect.mounts) {
+    const { kind, why } = outcomes.get(target) ?? { kind: "failed" as const, why: "was not tried" };
+    const unmounted = await unmountDead(target.path, kind, edges);
+    mounts.push({ path: target.path, outcome: kind, why, unmounted });
   }
   return { expiredAtMs, actedAtMs, silencedAtMs, mounts, killedFirst, processes };
 }
@@ -101,18 +102,18 @@ function killFirst(
 }
 
 async function cutRound(
-  paths: readonly string[],
-  outcomes: Map<string, CutOutcome>,
+  targets: readonly MountTarget[],
+  outcomes: Map<MountTarget, CutOutcome>,
   edges: ExpiryEdges,
 ): Promise<void> {
-  const open = paths.filter((path) => outcomes.get(path)?.kind !== "cut");
+  const open = targets.filter((target) => outcomes.get(target)?.kind !== "cut");
   if (open.length === 0) {
     return;
   }
   for (const [index, outcome] of (await edges.cut(open, CUT_BOUND_MS)).entries()) {
-    const path = open[index];
-    if (path !== undefined) {
-      outcomes.set(path, outcome);
+    const target = open[index];
+    if (target !== undefined) {
+      outcomes.set(target, outcome);
     }
   }
 }

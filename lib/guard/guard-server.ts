@@ -12,6 +12,7 @@ import {
   type ProcessId,
   type Protected,
 } from "../pulse/messages.js";
+import { type BlockDeviceId, type MountTarget } from "../system/mounted-filesystem.js";
 import { GuardDeadline } from "./deadline.js";
 
 export interface GuardTerms {
@@ -252,15 +253,30 @@ export function protectOf(value: unknown): Protected {
   if (mounts.length > PROTECTED_MAX || processes.length > PROTECTED_MAX) {
     throw new Error(`more than ${PROTECTED_MAX} mounts or processes`);
   }
-  return { mounts: mounts.map(mountPathOf), processes: processes.map(processIdOf) };
+  return { mounts: mounts.map(mountTargetOf), processes: processes.map(processIdOf) };
 }
 
-function mountPathOf(value: unknown): string {
+function mountTargetOf(value: unknown): MountTarget {
+  const isRecord = typeof value === "object" && value !== null;
+  const path = isRecord && "path" in value ? value.path : undefined;
   // "/" can only be a mistake, and the worst one.
-  if (typeof value !== "string" || !/^\/[^\0]+$/.test(value)) {
-    throw new Error(`not a mount point: ${String(value)}`);
+  if (typeof path !== "string" || !/^\/[^\0]+$/.test(path)) {
+    throw new Error(`not a mount point: ${String(path)}`);
   }
-  return value;
+  return { path, device: deviceIdOf(isRecord && "device" in value ? value.device : undefined) };
+}
+
+function deviceIdOf(value: unknown): BlockDeviceId {
+  const isRecord = typeof value === "object" && value !== null;
+  const majorMinor = isRecord && "majorMinor" in value ? value.majorMinor : undefined;
+  const sequence = isRecord && "sequence" in value ? (value.sequence ?? undefined) : undefined;
+  if (typeof majorMinor !== "string" || !/^\d{1,10}:\d{1,10}$/.test(majorMinor)) {
+    throw new Error(`not a device number: ${String(majorMinor)}`);
+  }
+  if (sequence !== undefined && (typeof sequence !== "string" || !/^\d{1,20}$/.test(sequence))) {
+    throw new Error(`not a disk's sequence number: ${JSON.stringify(sequence)}`);
+  }
+  return { majorMinor, sequence };
 }
 
 function processIdOf(value: unknown): ProcessId {

@@ -5,10 +5,11 @@
 import { Worker } from "node:worker_threads";
 
 import { type ProcessId } from "../pulse/messages.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 
 export interface Search {
   readonly number: number;
-  readonly paths: readonly string[];
+  readonly targets: readonly MountTarget[];
 }
 
 /** One user; without one, the search is over. */
@@ -59,13 +60,13 @@ export class UserFinder {
   }
 
   /** Begins to look, in place of any search before; `found` grows from now on. False: there is nobody to do it. */
-  begin(paths: readonly string[]): boolean {
+  begin(targets: readonly MountTarget[]): boolean {
     this.drop();
     if (this.#thread === undefined || this.#unanswered >= SEARCHES_MAX) {
       return false;
     }
     this.#unanswered++;
-    const search: Search = { number: Atomics.load(this.#wanted, 0), paths };
+    const search: Search = { number: Atomics.load(this.#wanted, 0), targets };
     this.#thread.postMessage(search);
     return true;
   }
@@ -84,11 +85,11 @@ export class UserFinder {
   }
 
   /** Looks now: who has been found when the search is over, or after `boundMs`. Never rejects. */
-  async find(paths: readonly string[], boundMs: number): Promise<readonly ProcessId[]> {
+  async find(targets: readonly MountTarget[], boundMs: number): Promise<readonly ProcessId[]> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, boundMs)));
     await Promise.race([this.prepare().catch(warn), late]);
-    if (this.begin(paths)) {
+    if (this.begin(targets)) {
       await Promise.race([new Promise<void>((resolve) => (this.#onOver = resolve)), late]);
     }
     clearTimeout(timer);

@@ -4,8 +4,8 @@
  */
 import { parentPort, workerData } from "node:worker_threads";
 
-import { topMount } from "../system/filesystem.js";
 import { lookForFilesystemUsers } from "../system/mount-users.js";
+import { findTarget } from "../system/mounted-filesystem.js";
 import { type Search, type SearchNews } from "./user-finder.js";
 
 const port = parentPort;
@@ -16,11 +16,11 @@ if (port === null || !(workerData instanceof Int32Array)) {
 }
 const wanted = workerData;
 
-port.on("message", ({ number, paths }: Search) => {
+port.on("message", ({ number, targets }: Search) => {
   const tell = (news: SearchNews): void => {
     port.postMessage(news);
   };
-  const mounts = paths.map(topMount).filter((mount) => mount !== undefined);
+  const mounts = targets.flatMap(findTarget).map(({ mount }) => mount);
   if (mounts.length > 0) {
     for (const user of lookForFilesystemUsers(mounts)) {
       if (Atomics.load(wanted, 0) !== number) {

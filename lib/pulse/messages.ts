@@ -6,6 +6,7 @@ import { type DeltaSector } from "../format/delta-sector.js";
 import { type Outbox } from "../format/outbox.js";
 import { type WatchedLease } from "../lease/heartbeat.js";
 import { type OutboxChange } from "../lease/procedure.js";
+import { type MountTarget } from "../system/mounted-filesystem.js";
 
 export interface ProcessId {
   readonly pid: number;
@@ -15,8 +16,8 @@ export interface ProcessId {
 
 /** What must be made to fail and be killed when this node expires without a hardware watchdog. */
 export interface Protected {
-  /** Mount points of groups, announced before they are mounted. */
-  readonly mounts: readonly string[];
+  /** Mounts of groups, announced before they are made. */
+  readonly mounts: readonly MountTarget[];
   readonly processes: readonly ProcessId[];
 }
 

@@ -7,9 +7,9 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 
 import { ShareHaError } from "../errors.js";
-import { topMount } from "./filesystem.js";
 import { errnoName, FS_IOC_SHUTDOWN, FS_SHUTDOWN_FLAGS_NOLOGFLUSH, ioctl } from "./libc.js";
 import { splitDevice } from "./loop.js";
+import { findTarget, type MountTarget } from "./mounted-filesystem.js";
 import { type Mount } from "./mounts.js";
 
 /** open(2): a descriptor of the place alone; the file system is not asked. Node has no name for it. */
@@ -55,30 +55,33 @@ export function shutdownMount(
 
 /**
  * - `cut`: everything fails with EIO from now on; what was dirty is thrown away.
- * - `not-mounted`: there is no mount at this path (yet).
+ * - `not-mounted`: it is mounted nowhere (yet).
  * - `failed`: the file system does not know the request, or the mount vanished meanwhile.
  */
 export interface CutOutcome {
-  readonly path: string;
   readonly kind: "cut" | "not-mounted" | "failed";
   readonly why: string;
-  readonly mountId: number | undefined;
 }
 
-/** `shutdownMount` for the topmost mount at this mount point of the own namespace. Never throws; blocks as that may. */
-export function cutMount(path: string): CutOutcome {
-  let mountId: number | undefined;
+/** `shutdownMount` through any one of its mounts: that ends the file system for all of them. Never throws; may block. */
+export function cutMount(target: MountTarget): CutOutcome {
+  let failure: string | undefined;
   try {
-    const mount = topMount(path);
-    if (mount === undefined) {
-      return { path, kind: "not-mounted", why: "nothing is mounted there", mountId };
+    for (const { mount, path, isHere } of findTarget(target)) {
+      try {
+        shutdownMount(mount, path);
+        const where = isHere ? "" : `, which lived on at ${path}`;
+        return { kind: "cut", why: `${mount.type} was shut down${where}` };
+      } catch (error) {
+        failure ??= whyOf(error);
+      }
     }
-    mountId = mount.mountId;
-    shutdownMount(mount);
-    return { path, kind: "cut", why: `${mount.type} was shut down`, mountId };
   } catch (error) {
-    return { path, kind: "failed", why: whyOf(error), mountId };
+    failure = whyOf(error);
   }
+  return failure === undefined
+    ? { kind: "not-mounted", why: "it is mounted nowhere" }
+    : { kind: "failed", why: failure };
 }
 
 /** @returns undefined when this mount's file system is shut down already, so that it cannot even be opened */

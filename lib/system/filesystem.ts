@@ -42,13 +42,17 @@ export interface MountRequest {
   readonly type: FilesystemType;
   /** As for mount -o; "" or absent for the defaults. */
   readonly options?: string;
+  readonly signal?: AbortSignal;
 }
 
 /** @throws ERR_MOUNT */
 export async function mountFilesystem(request: MountRequest): Promise<Mount> {
-  const { device, path, type, options = "" } = request;
+  const { device, path, type, options = "", signal } = request;
   const args = ["-t", type, ...(options === "" ? [] : ["-o", options]), "--", device, path];
-  const result = await run(`mount ${path}`, "mount", args, { timeoutMs: MOUNT_TIMEOUT_MS });
+  const result = await run(`mount ${path}`, "mount", args, {
+    timeoutMs: MOUNT_TIMEOUT_MS,
+    ...(signal === undefined ? {} : { signal }),
+  });
   const mount = result.kind === "ok" ? topMount(path) : undefined;
   if (mount?.type !== type) {
     throw new ShareHaError(
@@ -133,6 +137,7 @@ export async function fsckFilesystem(
   device: string,
   type: FilesystemType,
   mode: "quick" | "full" = "quick",
+  signal?: AbortSignal,
 ): Promise<CheckResult> {
   if (type === "xfs") {
     return mode === "quick"
@@ -140,7 +145,10 @@ export async function fsckFilesystem(
       : await checkXfs(device);
   }
   const args = ["-p", ...(mode === "full" ? ["-f"] : []), device];
-  const result = await run(`e2fsck ${device}`, "e2fsck", args, { timeoutMs: CHECK_TIMEOUT_MS });
+  const result = await run(`e2fsck ${device}`, "e2fsck", args, {
+    timeoutMs: CHECK_TIMEOUT_MS,
+    ...(signal === undefined ? {} : { signal }),
+  });
   const detail = describeRun(result);
   if (result.kind === "ok") {
     return { kind: "clean", detail: lastLine(result.stdout) };

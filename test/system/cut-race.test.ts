@@ -31,6 +31,8 @@ import { cutForeignMounts } from "../../lib/system/foreign-mounts.js";
 import { identifyFile } from "../../lib/system/loop.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
 import { eventually, pause } from "./pulse-harness.js";
+import { mountTarget } from "../helpers/mount-target.js";
+import { GROUP_EDGES } from "../../lib/daemon/data-device.js";
 
 const MIB = 1024 * 1024;
 const RECORD_BYTES = MIB;
@@ -139,9 +141,9 @@ describe("fsync during a cut", function () {
     await Promise.all([cutter.prepare(1), finder.prepare()]);
     try {
       await losesNothing(50, async () => {
-        finder.begin([path]);
+        finder.begin([mountTarget(path)]);
         await eventually("the writer is found", () => finder.found.length > 0);
-        const protect = { mounts: [path], processes: [] };
+        const protect = { mounts: [mountTarget(path)], processes: [] };
         const report = await expire(protect, clock.bootMs(), edgesOf(cutter, finder, clock));
         finder.drop();
         assert.equal(report.mounts[0]?.unmounted, "unmounted", JSON.stringify(report));
@@ -155,13 +157,15 @@ describe("fsync during a cut", function () {
   it("the daemon that has lost its right to write", async () => {
     const loss = new LossHandler({
       clock: createClock(),
-      groupEdges: { detach: async () => Promise.resolve() },
+      groupEdges: GROUP_EDGES,
       onEvent: () => undefined,
     });
     await loss.prepare(1);
     try {
       await losesNothing(40, async () => {
-        await loss.tearDownAll([{ name: "data", path, data: undefined }], 2_000, () => true);
+        const target = mountTarget(path);
+        const data = { device, id: target.device, backing: undefined, attached: undefined };
+        await loss.tearDownAll([{ name: "data", target, data }], 2_000, () => true);
         assert.deepEqual(loss.left, []);
       });
     } finally {

@@ -11,6 +11,7 @@ import { cutMount } from "../../lib/system/cut-mount.js";
 import { topMount } from "../../lib/system/filesystem.js";
 import { type Ran, sharedha, TestNode } from "../helpers/nodes.js";
 import { must, Workspace } from "../helpers/workspace.js";
+import { mountTarget } from "../helpers/mount-target.js";
 
 const FREE = { ext4: "64M", xfs: "320M" } as const;
 /** Beside the region, in the LUN of the node. */
@@ -73,7 +74,7 @@ for (const type of ["ext4", "xfs"] as const) {
       });
       writeFileSync(`${directory}/file`, "written before");
       for (const round of [1, 2, 3]) {
-        const { kind, why } = cutMount(directory);
+        const { kind, why } = cutMount(mountTarget(directory));
         assert.equal(kind, "cut", `round ${round}: ${why}`);
         assert.throws(() => {
           writeFileSync(`${directory}/file`, "written after");
@@ -125,7 +126,7 @@ for (const type of ["ext4", "xfs"] as const) {
       const { node, directory } = await nodeWithGroup();
       const before = await generationOf(node);
       const isSitting = sitIn(workspace, directory);
-      assert.equal(cutMount(directory).kind, "cut");
+      assert.equal(cutMount(mountTarget(directory)).kind, "cut");
       node.signal("SIGSTOP", "pulse");
       try {
         await until("unmounted", () => topMount(directory) === undefined, 10_000);

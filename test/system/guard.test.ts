@@ -11,6 +11,7 @@ import { findMounts } from "../../lib/system/mounts.js";
 import { ownIdentity, processStartTime } from "../../lib/system/process.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
 import { eventually, guardPid, isGuardOf, pause, PulseLab } from "./pulse-harness.js";
+import { mountTarget, noSuchMount } from "../helpers/mount-target.js";
 
 const MIB = 1024 * 1024;
 const FAST = PROFILES.fast;
@@ -79,7 +80,7 @@ describe("guard", function () {
     await daemon.call({
       op: "protect",
       protect: {
-        mounts: [mountPoint],
+        mounts: [mountTarget(mountPoint)],
         processes: [{ pid, startTime: String(processStartTime(pid)) }],
       },
     });
@@ -115,7 +116,10 @@ describe("guard", function () {
     const [pulse, daemon] = await lab.startAndConnect(stateDir);
     await daemon.call({ op: "arm" });
     const { mountPoint } = mountedExt4();
-    await daemon.call({ op: "protect", protect: { mounts: [mountPoint], processes: [] } });
+    await daemon.call({
+      op: "protect",
+      protect: { mounts: [mountTarget(mountPoint)], processes: [] },
+    });
     const guard = guardPid(stateDir);
     assert.ok(guard !== undefined && isGuardOf(guard, stateDir));
     process.kill(guard, "SIGSTOP");
@@ -137,7 +141,10 @@ describe("guard", function () {
     const [pulse, daemon] = await lab.startAndConnect(stateDir);
     await daemon.call({ op: "arm" });
     const { mountPoint } = mountedExt4();
-    await daemon.call({ op: "protect", protect: { mounts: [mountPoint], processes: [] } });
+    await daemon.call({
+      op: "protect",
+      protect: { mounts: [mountTarget(mountPoint)], processes: [] },
+    });
     const stopped = guardPid(stateDir);
     assert.ok(stopped !== undefined && isGuardOf(stopped, stateDir));
     const stoppedAtMs = performance.now();
@@ -226,7 +233,10 @@ describe("guard", function () {
     const [pulse, daemon] = await lab.startAndConnect(stateDir);
     await daemon.call({ op: "arm" });
     const { mountPoint } = mountedExt4();
-    await daemon.call({ op: "protect", protect: { mounts: [mountPoint], processes: [] } });
+    await daemon.call({
+      op: "protect",
+      protect: { mounts: [mountTarget(mountPoint)], processes: [] },
+    });
     await pause(2 * (FAST.watchdogMs + FAST.deadlineMs));
     writeFileSync(join(mountPoint, "file"), "still writable");
     execFileSync("umount", [mountPoint]);
@@ -243,7 +253,7 @@ describe("guard", function () {
     const { mountPoint } = mountedExt4();
     const inside = join(mountPoint, "sub");
     execFileSync("mkdir", [inside]);
-    await daemon.call({ op: "protect", protect: { mounts: [inside], processes: [] } });
+    await daemon.call({ op: "protect", protect: { mounts: [noSuchMount(inside)], processes: [] } });
     pulse.child.kill("SIGKILL");
     await eventually("the report", () => existsSync(join(stateDir, "guard-expired.json")));
     assert.equal(reportOf(stateDir).mounts[0]?.outcome, "not-mounted");

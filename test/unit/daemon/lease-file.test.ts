@@ -9,6 +9,7 @@ function notesOf(...names: readonly string[]): LeaseNotes {
     hostId: 1,
     generation: 7n,
     bootId: "boot",
+    daemon: { pid: 4711, startTime: "5" },
     held: names.map((name, index) => ({
       name,
       area: 6 + index,

@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 
 import { tearDown, type TeardownEdges, USERS_BOUND_MS } from "../../../lib/daemon/teardown.js";
+import { type MountTarget } from "../../../lib/system/mounted-filesystem.js";
+import { noSuchMount } from "../../helpers/mount-target.js";
+
+function pathsOf(targets: readonly MountTarget[]): string {
+  return targets.map(({ path }) => path).join(" ");
+}
 
 const USER = { pid: 4712, startTime: "2" };
 
@@ -8,12 +14,12 @@ function edges(log: string[], changes: Partial<TeardownEdges> = {}): TeardownEdg
   let nowMs = 0;
   return {
     bootMs: () => (nowMs += 1),
-    cut: (paths) => {
-      log.push(`cut ${paths.join(" ")}`);
-      return Promise.resolve(paths.map(() => ({ kind: "cut" as const, why: "" })));
+    cut: (targets) => {
+      log.push(`cut ${pathsOf(targets)}`);
+      return Promise.resolve(targets.map(() => ({ kind: "cut" as const, why: "" })));
     },
-    usersOf: (paths) => {
-      log.push(`users of ${paths.join(" ")}`);
+    usersOf: (targets) => {
+      log.push(`users of ${pathsOf(targets)}`);
       return Promise.resolve([USER]);
     },
     kill: ({ pid }) => {
@@ -27,6 +33,7 @@ function edges(log: string[], changes: Partial<TeardownEdges> = {}): TeardownEdg
       log.push(`detach ${path}`);
       return Promise.resolve();
     },
+    useOf: () => undefined,
     pause: (ms) => {
       nowMs += ms;
       return Promise.resolve();
@@ -35,7 +42,7 @@ function edges(log: string[], changes: Partial<TeardownEdges> = {}): TeardownEdg
   };
 }
 
-const PLAN = { mounts: ["/srv/a", "/srv/b"], boundMs: 2_000 };
+const PLAN = { mounts: ["/srv/a", "/srv/b"].map(noSuchMount), boundMs: 2_000 };
 
 describe("tearDown", () => {
   it("kills the users, cuts every data path at once, kills who came meanwhile, and unmounts (DESIGN 8)", async () => {
@@ -91,6 +98,17 @@ describe("tearDown", () => {
     assert.equal(report.left.length, 2);
     assert.match(report.left[0] ?? "", /\/srv\/a is cut, but still mounted: target is busy/);
     assert.ok(report.tookMs < 3_000);
+  });
+
+  it("is not over while something keeps the device or the file system alive", async () => {
+    const useOf: TeardownEdges["useOf"] = (path) =>
+      path === "/srv/b" ? "/dev/loop7 is still mounted on this machine" : undefined;
+    for (const kind of ["cut", "not-mounted"] as const) {
+      const cut: TeardownEdges["cut"] = (targets) =>
+        Promise.resolve(targets.map(() => ({ kind, why: "" })));
+      const report = await tearDown(PLAN, edges([], { cut, useOf }));
+      assert.deepEqual(report.left, ["/dev/loop7 is still mounted on this machine"]);
+    }
   });
 
   it("does nothing to a path on which nothing is mounted", async () => {

@@ -8,6 +8,7 @@ import { GuardDeadline } from "../../../lib/guard/deadline.js";
 import { expire, type ExpiryEdges } from "../../../lib/guard/expiry.js";
 import { GuardServer, protectOf } from "../../../lib/guard/guard-server.js";
 import { type Protected } from "../../../lib/pulse/messages.js";
+import { noSuchMount } from "../../helpers/mount-target.js";
 
 describe("guard's deadline", () => {
   it("once expired it takes no pet, no arming and no disarming any more", () => {
@@ -63,7 +64,7 @@ describe("guard's deadline", () => {
 
 describe("guard's expiry", () => {
   const protect: Protected = {
-    mounts: ["/a", "/b", "/c"],
+    mounts: ["/a", "/b", "/c"].map(noSuchMount),
     processes: [
       { pid: 10, startTime: "1" },
       { pid: 11, startTime: "2" },
@@ -76,10 +77,11 @@ describe("guard's expiry", () => {
   ): ExpiryEdges {
     return {
       bootMs: () => steps.length,
-      cut: async (paths) => {
+      cut: async (targets) => {
+        const paths = targets.map(({ path }) => path);
         steps.push(`cut ${paths.join(" ")}`);
         return await Promise.resolve(
-          paths.map((path) => ({ path, kind: outcomes[path] ?? "cut", why: "", mountId: 1 })),
+          paths.map((path) => ({ kind: outcomes[path] ?? "cut", why: "" })),
         );
       },
       users: () => [],
@@ -187,7 +189,10 @@ describe("guard's expiry", () => {
       outcomes["/a"] = "cut";
       return of.killSession(process);
     };
-    const report = await expire({ ...protect, mounts: ["/a"] }, 0, { ...of, killSession });
+    const report = await expire({ ...protect, mounts: [noSuchMount("/a")] }, 0, {
+      ...of,
+      killSession,
+    });
     assert.equal(report.mounts[0]?.outcome, "cut");
     assert.equal(report.mounts[0].unmounted, "unmounted");
   });
@@ -196,11 +201,15 @@ describe("guard's expiry", () => {
     for (const bad of [
       null,
       {},
-      { mounts: ["/"], processes: [] },
-      { mounts: ["relative"], processes: [] },
+      { mounts: [noSuchMount("/")], processes: [] },
+      { mounts: [noSuchMount("relative")], processes: [] },
+      { mounts: ["/x"], processes: [] },
+      { mounts: [{ path: "/x" }], processes: [] },
+      { mounts: [{ path: "/x", device: { majorMinor: "7", sequence: "1" } }], processes: [] },
+      { mounts: [{ path: "/x", device: { majorMinor: "7:1", sequence: 1 } }], processes: [] },
       { mounts: [], processes: [{ pid: 1, startTime: "0" }] },
       { mounts: [], processes: [{ pid: 5, startTime: 7 }] },
-      { mounts: new Array(1_001).fill("/x"), processes: [] },
+      { mounts: new Array(1_001).fill(noSuchMount("/x")), processes: [] },
     ]) {
       assert.throws(() => protectOf(bad));
     }
@@ -245,7 +254,7 @@ describe("guard's server", () => {
       clock: { bootMs: () => nowMs },
       self: { pid: 2, startTime: "3" },
       onNear: ({ mounts }) => {
-        ahead.push(`near ${mounts.join(" ")}`);
+        ahead.push(`near ${mounts.map(({ path }) => path).join(" ")}`);
       },
       onPutOff: () => {
         ahead.push("put off");
@@ -271,7 +280,7 @@ describe("guard's server", () => {
 
   it("stopped past its time with pets in its socket, it acts before it takes the first of them", () => {
     socket.feed({ id: 1, op: "arm", expiresAtMs: 1_000 });
-    const mounts = ["/srv/web"];
+    const mounts = [noSuchMount("/srv/web")];
     socket.feed({ id: 2, op: "protect", protect: { mounts, processes: [] } });
     nowMs = 1_001;
     socket.feed({ id: 0, op: "pet", expiresAtMs: 5_000 });
@@ -296,7 +305,7 @@ describe("guard's server", () => {
     socket.feed({ id: 3, op: "disarm" });
     socket.feed({ id: 9, op: "pet", expiresAtMs: 3_000 });
     assert.match(socket.written.at(-1) ?? "", /"id":9,"ok":false/, "a pet arms nothing");
-    socket.feed({ id: 4, op: "protect", protect: { mounts: ["/x"], processes: [] } });
+    socket.feed({ id: 4, op: "protect", protect: { mounts: [noSuchMount("/x")], processes: [] } });
     await new Promise((resolve) => setImmediate(resolve));
     socket.feed({ id: 5, op: "exit" });
     assert.match(socket.written.at(-1) ?? "", /"id":5,"ok":false/);
@@ -308,7 +317,7 @@ describe("guard's server", () => {
   });
 
   it("says once that its time is near, and that this is void when a pet, an arming or other mounts came", () => {
-    socket.feed({ id: 1, op: "protect", protect: { mounts: ["/a"], processes: [] } });
+    socket.feed({ id: 1, op: "protect", protect: { mounts: [noSuchMount("/a")], processes: [] } });
     socket.feed({ id: 2, op: "arm", expiresAtMs: 2_000 });
     assert.deepEqual(ahead, []);
     nowMs = 1_000;
@@ -322,7 +331,7 @@ describe("guard's server", () => {
     socket.feed({ id: 6, op: "pet", expiresAtMs: 2_110 });
     socket.feed({ id: 7, op: "hello" });
     assert.deepEqual(ahead, ["near /a"], "what was found stays");
-    socket.feed({ id: 8, op: "protect", protect: { mounts: ["/b"], processes: [] } });
+    socket.feed({ id: 8, op: "protect", protect: { mounts: [noSuchMount("/b")], processes: [] } });
     assert.deepEqual(ahead, ["near /a", "put off", "near /b"]);
     socket.feed({ id: 9, op: "pet", expiresAtMs: 5_000 });
     assert.deepEqual(ahead.slice(3), ["put off"]);
@@ -337,7 +346,11 @@ describe("guard's server", () => {
     const startedMs = performance.now();
     const clock = setInterval(() => (nowMs = performance.now() - startedMs), 1);
     try {
-      socket.feed({ id: 1, op: "protect", protect: { mounts: ["/a"], processes: [] } });
+      socket.feed({
+        id: 1,
+        op: "protect",
+        protect: { mounts: [noSuchMount("/a")], processes: [] },
+      });
       socket.feed({ id: 2, op: "arm", expiresAtMs: 350 });
       while (ahead.length === 0 && nowMs < 5_000) {
         await new Promise((resolve) => setTimeout(resolve, 1));

@@ -12,6 +12,7 @@ import {
   savePulseState,
   saveProtected,
 } from "../../../lib/pulse/saved-state.js";
+import { noSuchMount } from "../../helpers/mount-target.js";
 
 const BOOT = 77n;
 const STATE: PulseState = {
@@ -52,7 +53,7 @@ describe("what pulse leaves for its successor", () => {
     assert.equal(readPulseState(directory, BOOT), undefined);
     savePulseState(directory, STATE);
     assert.equal(readPulseState(directory, BOOT + 1n), undefined);
-    saveProtected(directory, { mounts: ["/srv"], processes: [] }, BOOT);
+    saveProtected(directory, { mounts: [noSuchMount("/srv")], processes: [] }, BOOT);
     assert.equal(readProtected(directory, BOOT + 1n), undefined);
     removePulseState(directory);
     assert.equal(readPulseState(directory, BOOT), undefined);
