@@ -84,10 +84,20 @@ export class TestNode {
 
   /** @param more further words of the command, such as `--json` */
   async join(...more: readonly string[]): Promise<Ran> {
-    const { luns, hostId, watchdog, mountNamespace, joinPrefix } = this.#options;
+    const { mountNamespace, joinPrefix } = this.#options;
     const prefix =
       joinPrefix ??
       (mountNamespace === true ? ["unshare", "--mount", "--propagation", "private", "--"] : []);
+    return await this.#join(prefix, more);
+  }
+
+  /** A new daemon where the former one ran; while anything of it lives. */
+  async rejoin(): Promise<Ran> {
+    return await this.#join(this.inside(), []);
+  }
+
+  async #join(prefix: readonly string[], more: readonly string[]): Promise<Ran> {
+    const { luns, hostId, watchdog } = this.#options;
     return await sharedha(
       [
         "join",

@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 
-import { sharedha, type NodeProcess, type Role, type TestNode } from "../../helpers/nodes.js";
+import { type NodeProcess, type Role, type TestNode } from "../../helpers/nodes.js";
 import {
   checkRecords,
   type DataCluster,
@@ -86,10 +86,7 @@ describe("a process of a node that is killed", function () {
     const [old] = n1.signal("SIGKILL", "daemon");
     assert(old !== undefined);
     await refusedToOthers();
-    const words = ["join", ...(made?.cluster.luns ?? []), "--node", "n1", "--watchdog", "guard"];
-    const prefix = n1.inside();
-    const ran = await sharedha([...words, "--state-dir", n1.stateDir], { prefix });
-    expectDone(ran);
+    expectDone(await n1.rejoin());
     await untilReplaced(old);
     await staysWithN1();
     const group = (await n1.status()).groups.find((one) => one.name === "data");

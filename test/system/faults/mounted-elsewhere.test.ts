@@ -3,17 +3,20 @@
  * container has one, or a mount that somebody made by hand. As long as it lives, the kernel may write.
  */
 import assert from "node:assert/strict";
-import { type ChildProcessByStdio, spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { type Readable } from "node:stream";
 
-import { sharedha, type TestNode } from "../../helpers/nodes.js";
+import { type TestNode } from "../../helpers/nodes.js";
 import { must } from "../../helpers/workspace.js";
 import {
   type DataCluster,
   expectDone,
   expectError,
+  generationOf,
+  guardReport,
   makeWithData,
+  never,
   skipUnlessRoot,
   until,
 } from "./harness.js";
@@ -94,9 +97,7 @@ describe("data that is mounted elsewhere on this machine", function () {
 
     // A new daemon knows of it too.
     const [old] = n1.signal("SIGKILL", "daemon");
-    const join = ["join", ...made.cluster.luns, "--node", "n1", "--watchdog", "guard"];
-    const prefix = n1.inside();
-    expectDone(await sharedha([...join, "--state-dir", n1.stateDir], { prefix }));
+    expectDone(await n1.rejoin());
     await until("the new daemon has the lease", 10_000, async () => {
       const daemon = n1.processes().find(({ role }) => role === "daemon");
       const { leases } = await n1.status();
@@ -110,6 +111,55 @@ describe("data that is mounted elsewhere on this machine", function () {
     await end(copy);
     expectDone(await n1.cli("release", "data"));
     expectDone(await n2.cli("reserve", "data"));
+    expectDone(await n2.cli("release", "data"));
+  });
+
+  /** n1 cannot release, and only the copy is left. */
+  async function onlyTheCopy(): Promise<Holder> {
+    expectDone(await n1.cli("reserve", "data"));
+    const copy = await hold(n1.inside(), "true");
+    expectError(await n1.cli("release", "data", "--json"), {
+      exitCode: 1,
+      code: "ERR_STILL_MOUNTED",
+      message: new RegExp(`process ${copy.pid}`),
+    });
+    assert.equal(writesIn(copy), true);
+    return copy;
+  }
+
+  function writesIn(copy: Holder): boolean {
+    const where = [`--mount=/proc/${copy.pid}/ns/mnt`, "--"];
+    const script = 'echo more >> "$0" && sync "$0"';
+    const words = ["nsenter", ...where, "sh", "-c", script, `${made?.dataDir}/from-the-copy`];
+    return spawnSync(words[0] ?? "", words.slice(1)).status === 0;
+  }
+
+  it("a copy of the mount, and the guard's time comes: the copy is cut too", async () => {
+    const copy = await onlyTheCopy();
+    n1.signal("SIGKILL", "daemon", "pulse");
+    const report = await until("the guard has acted", 20_000, () => guardReport(n1));
+    assert.match(JSON.stringify(report), /"cut".*lived on at \/proc\/\d+\/root/);
+    assert.equal(writesIn(copy), false);
+    await end(copy);
+    expectDone(await n1.join());
+    expectDone(await n2.cli("reserve", "data", "--wait", "30"));
+    expectDone(await n2.cli("release", "data"));
+  });
+
+  it("a copy of the mount, and nothing else of the node: it is no member before the copy has gone", async () => {
+    const copy = await onlyTheCopy();
+    const before = String(await generationOf(n1));
+    n1.signal("SIGKILL", "daemon");
+    n1.signal("SIGKILL");
+    const joining = n1.join();
+    await until("the copy is cut", 10_000, () => !writesIn(copy));
+    await never("n1 is a member again", 2_000, async () => {
+      const { members } = await n2.status();
+      return members.some(({ name, generation }) => name === "n1" && generation !== before);
+    });
+    await end(copy);
+    expectDone(await joining);
+    expectDone(await n2.cli("reserve", "data", "--wait", "30"));
     expectDone(await n2.cli("release", "data"));
   });
 
