@@ -14,6 +14,7 @@ import { startForeground } from "../../lib/system/foreground.js";
 import { runInGuest } from "./agent-client.js";
 import { buildImages, environmentFor, imagesFromEnvironment, Lab } from "./lab.js";
 import { INSIDE, networkIsUp, networkUp } from "./network.js";
+import { NICE, setNice } from "./priority.js";
 import { lockLab, runningVms, tearDownLab, vmProcess } from "./run-dir.js";
 import { NODES, SPECS, VMS } from "./settings.js";
 import { whyNoLab } from "./tool.js";
@@ -31,6 +32,7 @@ async function insideNamespace(
 ): Promise<number> {
   const [enter = "", ...words] = INSIDE;
   const child = await startForeground(enter, [...words, process.execPath, ...args], env);
+  setNice(child.pid, NICE.working);
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(signal, () => {
       child.signalGroup(signal);

@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { GuestProcess, type Ran, runInGuest, type RunOptions, takeSteps } from "./agent-client.js";
 import { type Step } from "./frames.js";
 import { INSIDE, tapOf } from "./network.js";
+import { NICE, setNice } from "./priority.js";
 import { Qmp, type QmpEvent } from "./qmp.js";
 import { killVm, noteVmProcess, vmDir, vmProcess } from "./run-dir.js";
 import { type DiskSpec, SPECS, type VmName, type VmSpec } from "./settings.js";
@@ -248,6 +249,7 @@ export class Vm {
       const end = await Promise.race([answer.ended, pause(1_000)]);
       answer.drop();
       if (typeof end === "object") {
+        this.#setNice(NICE.working);
         return;
       }
       if (!this.isRunning) {
@@ -324,6 +326,7 @@ export class Vm {
   async #control(): Promise<Qmp> {
     this.#qmp ??= await Qmp.open(join(this.#dir, "qmp.sock"), ({ name }) => {
       if (name === "RESET") {
+        this.#setNice(NICE.booting);
         this.#dropStarted();
       }
     });
@@ -363,6 +366,14 @@ export class Vm {
       ...["-pidfile", pidFile, "-daemonize", ...incoming],
     ]);
     noteVmProcess(this.name, pidFile);
+    this.#setNice(state === undefined ? NICE.booting : NICE.working);
+  }
+
+  #setNice(nice: number): void {
+    const identity = vmProcess(this.name);
+    if (identity !== undefined) {
+      setNice(identity.pid, nice);
+    }
   }
 
   #kernelWords(services: "now" | "later"): string {
