@@ -41,7 +41,7 @@ async function examineMachine(
     import("../doctor/examine.js"),
     import("./doctor-text.js"),
   ]);
-  const paths = args.length > 0 ? args.map((path) => resolve(path)) : pathsOfNode(context.stateDir);
+  const paths = args.length > 0 ? args.map((path) => resolve(path)) : await pathsOfNode(context);
   if (paths.length > PATHS_MAX) {
     throw usageError(
       `${paths.length} paths are more than ${PATHS_MAX}`,
@@ -58,7 +58,12 @@ async function examineMachine(
   return exitCodeOfLevel(examined.level);
 }
 
-/** @throws ERR_NODE_FILE when it is damaged */
-function pathsOfNode(stateDir: string): readonly string[] {
-  return readNodeFile(stateDir)?.paths ?? [];
+/** Where its LUNs are now. @throws ERR_NODE_FILE when it is damaged */
+async function pathsOfNode(context: Context): Promise<readonly string[]> {
+  const node = readNodeFile(context.stateDir);
+  if (node === undefined) {
+    return [];
+  }
+  const { currentPaths } = await import("../san/current-paths.js");
+  return currentPaths(node);
 }

@@ -143,7 +143,8 @@ function registerLogout(iscsi: Command, bind: Bind): void {
 
 async function logout(context: Context, target: string, options: Options): Promise<undefined> {
   const initiator = await context.initiator();
-  const ended = await initiator.logout(target, { portal: stringOption(options, "portal") });
+  const portal = stringOption(options, "portal");
+  const ended = await interruptible((signal) => initiator.logout(target, { portal, signal }));
   report(context, { target, ended: ended.map(({ sid }) => ({ sid })) }, () =>
     ended.length === 0
       ? `${printable(target)} was not logged in\n`

@@ -99,13 +99,19 @@ async function joinCluster(
   refuseStuckPulse(context.stateDir);
   const chap = await chapOption(context, options);
   const connected = await connectLuns(context, luns, { former, chap });
+  let fitted: readonly ConnectedLun[] = [];
+  const onFitted = (luns: readonly ConnectedLun[]): void => {
+    fitted = luns;
+  };
   try {
-    return await joinWith(context, connected, wanted, former, options["foreground"] === true);
+    const isForeground = options["foreground"] === true;
+    return await joinWith(context, connected, wanted, { former, isForeground, onFitted });
   } catch (error) {
     if (former === undefined && (await runningStatus(context)) === undefined) {
       removeNodeFile(context.stateDir);
-      if (connected.connected.length > 0) {
-        await disconnectLuns(await context.initiator(), connected.connected);
+      const luns = [...fitted, ...connected.connected.slice(fitted.length)];
+      if (luns.length > 0) {
+        await disconnectLuns(await context.initiator(), luns);
       }
     }
     throw error;
@@ -116,11 +122,15 @@ async function joinWith(
   context: Context,
   connected: ConnectedLuns,
   wanted: NodeFile,
-  former: NodeFile | undefined,
-  isForeground: boolean,
+  options: {
+    readonly former: NodeFile | undefined;
+    readonly isForeground: boolean;
+    readonly onFitted: (fitted: readonly ConnectedLun[]) => void;
+  },
 ): Promise<number | undefined> {
+  const { former, isForeground, onFitted } = options;
   const profile = await lookAtRegion(connected.paths, former === undefined);
-  const fitted = await fitLuns(context, connected.connected, profile);
+  const fitted = await fitLuns(context, connected.connected, profile, onFitted);
   const { paths, iscsi } = lunsOf(connected, fitted);
   const file: NodeFile = { ...wanted, paths, ...(iscsi.length === 0 ? {} : { iscsi }) };
   const { writeFileAtomic } = await import("../system/state-dir.js");

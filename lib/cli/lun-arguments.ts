@@ -121,12 +121,14 @@ export async function disconnectLuns(
 
 /**
  * The timers of the region's profile, now that it is known; with several paths also the other portals.
+ * @param onFitted told after each, with those that are done: what has to be undone if a later one fails
  * @returns the LUNs with all changes of this join
  */
 export async function fitLuns(
   context: Context,
   luns: readonly ConnectedLun[],
   profile: { readonly name: string; readonly timings: Timings },
+  onFitted: (fitted: readonly ConnectedLun[]) => void = () => undefined,
 ): Promise<readonly ConnectedLun[]> {
   if (luns.length === 0) {
     return luns;
@@ -146,6 +148,7 @@ export async function fitLuns(
       loggedIn: [...lun.loggedIn, ...again.loggedIn],
       startups: [...lun.startups, ...again.startups],
     });
+    onFitted(fitted);
   }
   return fitted;
 }

@@ -6,6 +6,8 @@
  * in `hint`; docs/iscsi.md lists them. Times are milliseconds, timers of sessions whole seconds. Every call ends by itself,
  * and by an AbortSignal with ERR_ISCSI_CANCELLED.
  */
+import { isIP } from "node:net";
+
 import { run } from "../system/process.js";
 import { parsePortal, parseTargetName, type Portal } from "./address.js";
 import { type ChapCredentials } from "./chap.js";
@@ -14,6 +16,7 @@ import { type DiskRoots } from "./disk.js";
 import { type Edges, type OperationOptions, readVersion, requireKnown, TIMEOUTS } from "./edges.js";
 import { type FindDiskOptions, type FoundDisk, requireDisk, waitForDisk } from "./find-disk.js";
 import { type Runner } from "./iscsiadm.js";
+import { knownPortal } from "./known-portal.js";
 import { login, type LoginOptions, type PortalLogin } from "./login.js";
 import { logout, type LogoutResult } from "./logout.js";
 import {
@@ -92,7 +95,7 @@ export class Initiator {
 
   /** All parameters of a record; secrets are `********`. @throws ERR_ISCSI_NO_RECORD */
   node(target: string, portal: PortalText, options: OperationOptions = {}): Promise<RecordValues> {
-    return promise(() => readNode(this.#edges, asKey(target, portal), options));
+    return this.#onRecord(target, portal, options, (key) => readNode(this.#edges, key, options));
   }
 
   /**
@@ -105,15 +108,22 @@ export class Initiator {
     values: Readonly<Record<string, string>>,
     options: OperationOptions = {},
   ): Promise<ReadonlyMap<string, string | undefined>> {
-    return promise(() => updateNode(this.#edges, asKey(target, portal), values, options));
+    return this.#onRecord(target, portal, options, (key) =>
+      updateNode(this.#edges, key, values, options),
+    );
   }
 
   /**
    * CHAP for the logins by this record; null: none. The secrets go to the record's file (mode 0600) and nowhere else.
    * @throws ERR_ISCSI_SECRET, ERR_ISCSI_NO_RECORD, ERR_ISCSI_DATABASE
    */
-  setChap(target: string, portal: PortalText, chap: ChapCredentials | null): Promise<void> {
-    return promise(() => setNodeChap(this.#edges, asKey(target, portal), chap));
+  setChap(
+    target: string,
+    portal: PortalText,
+    chap: ChapCredentials | null,
+    options: OperationOptions = {},
+  ): Promise<void> {
+    return this.#onRecord(target, portal, options, (key) => setNodeChap(this.#edges, key, chap));
   }
 
   /** Idempotent. A session by the record is left alone only if there is none: log out first. */
@@ -122,7 +132,7 @@ export class Initiator {
     portal: PortalText,
     options: OperationOptions = {},
   ): Promise<"deleted" | "absent"> {
-    return promise(() => deleteNode(this.#edges, asKey(target, portal), options));
+    return this.#onRecord(target, portal, options, (key) => deleteNode(this.#edges, key, options));
   }
 
   /**
@@ -143,9 +153,10 @@ export class Initiator {
     target: string,
     options: WithPortalText<TimerOptions> = {},
   ): Promise<readonly LogoutResult[]> {
-    return promise(() => {
-      const { portal, ...rest } = withPortal(options);
-      return logout(this.#edges, parseTargetName(target), portal, rest);
+    return promise(async () => {
+      const name = parseTargetName(target);
+      const { portal, ...rest } = await this.#bySession(name, options);
+      return await logout(this.#edges, name, portal, rest);
     });
   }
 
@@ -159,9 +170,9 @@ export class Initiator {
     target?: string,
     options: WithPortalText<RescanOptions> = {},
   ): Promise<readonly RescanResult[]> {
-    return promise(() => {
+    return promise(async () => {
       const name = target === undefined ? undefined : parseTargetName(target);
-      return rescanSessions(this.#edges, name, withPortal(options));
+      return await rescanSessions(this.#edges, name, await this.#bySession(name, options));
     });
   }
 
@@ -175,12 +186,13 @@ export class Initiator {
     lun: number,
     options: WithPortalText<FindDiskOptions> = {},
   ): Promise<FoundDisk> {
-    return promise(() =>
-      waitForDisk(this.#edges, parseTargetName(target), lun, withPortal(options)),
-    );
+    return promise(async () => {
+      const name = parseTargetName(target);
+      return await waitForDisk(this.#edges, name, lun, await this.#bySession(name, options));
+    });
   }
 
-  /** The same without waiting, from sysfs alone. */
+  /** The same without waiting, from sysfs alone: here a portal is an address, because a name would have to be resolved. */
   requireDisk(
     target: string,
     lun: number,
@@ -207,6 +219,40 @@ export class Initiator {
       setTimers(this.#edges, parseTargetName(target), timers, withPortal(options)),
     );
   }
+
+  /** With the portal as the records have it, also when it was given by a host name. */
+  #onRecord<T>(
+    target: string,
+    portal: PortalText,
+    options: OperationOptions,
+    work: (key: NodeKey) => Promise<T>,
+  ): Promise<T> {
+    return promise(async () => {
+      const name = parseTargetName(target);
+      const wanted = asPortal(portal);
+      // The records are listed for a name only.
+      const nodes = isIP(wanted.address) === 0 ? await listNodes(this.#edges, options) : [];
+      const known = nodes.filter((node) => node.target === name).map((node) => node.portal);
+      return await work({ target: name, portal: await knownPortal(this.#edges, known, wanted) });
+    });
+  }
+
+  /** With the portal as the sessions have it, also when it was given by a host name. */
+  async #bySession<T extends { readonly portal?: PortalText | undefined }>(
+    target: string | undefined,
+    options: T,
+  ): Promise<Omit<T, "portal"> & { readonly portal?: Portal | undefined }> {
+    const given = withPortal(options);
+    const { portal } = given;
+    if (portal === undefined) {
+      return given;
+    }
+    const sessions = readSessions(this.#edges.roots).filter(
+      (session) => target === undefined || session.target === target,
+    );
+    const known = sessions.flatMap((session) => session.portal ?? []);
+    return { ...given, portal: await knownPortal(this.#edges, known, portal) };
+  }
 }
 
 /** Bad arguments reject like every other failure. */
@@ -216,10 +262,6 @@ async function promise<T>(start: () => Promise<T>): Promise<T> {
 
 function asPortal(portal: PortalText): Portal {
   return typeof portal === "string" ? parsePortal(portal) : portal;
-}
-
-function asKey(target: string, portal: PortalText): NodeKey {
-  return { target: parseTargetName(target), portal: asPortal(portal) };
 }
 
 function withPortal<T extends { readonly portal?: PortalText | undefined }>(

@@ -101,6 +101,7 @@ async function loginPortal(
   onProgress?.({ kind: "connecting", ...key });
   await reachPortal(edges.network, portal, {
     timeoutMs: Math.min(timeoutMs, TIMEOUTS.probe),
+    target: key.target,
     signal,
   });
   const record = await readNode(edges, key, { signal });

@@ -1,14 +1,12 @@
 /** The records of open-iscsi's node database: one target at one portal each. */
-import { isIP } from "node:net";
-
 import { formatPortal, isSamePortal, type Portal } from "./address.js";
 import { type ChapCredentials, checkChap, nodeChapLines } from "./chap.js";
 import { type Edges, type OperationOptions, requireKnown, TIMEOUTS } from "./edges.js";
 import { type Place } from "./exit-code.js";
 import { callIscsiadm } from "./iscsiadm.js";
 import { iscsiError } from "./iscsi-error.js";
+import { samePortals } from "./known-portal.js";
 import { parseRecords, parseTargetPortals, type RecordValues, type TargetPortal } from "./parse.js";
-import { resolvePortal } from "./reach.js";
 import { changeRecordFile, nodeRecordFiles, noRecordError } from "./record-file.js";
 
 const NOTHING_FOUND = 21;
@@ -26,8 +24,8 @@ export function nodeArgs({ target, portal }: NodeKey): readonly string[] {
 export async function listNodes(
   edges: Edges,
   options: OperationOptions,
+  place: Place = { verb: "listing the node records" },
 ): Promise<readonly TargetPortal[]> {
-  const place: Place = { verb: "listing the node records" };
   const { exitCode, stdout } = await callIscsiadm(edges.run, place, ["-m", "node"], {
     timeoutMs: options.timeoutMs ?? TIMEOUTS.record,
     signal: options.signal,
@@ -53,7 +51,12 @@ export async function nodePortals(
   wanted: Portal | undefined,
   options: OperationOptions,
 ): Promise<readonly Portal[]> {
-  const portals = (await listNodes(edges, options))
+  const place: Place = {
+    verb: "listing the records of",
+    target,
+    ...(wanted === undefined ? {} : { portal: wanted }),
+  };
+  const portals = (await listNodes(edges, options, place))
     .filter((node) => node.target === target)
     .map(({ portal }) => portal);
   const chosen = wanted === undefined ? portals : await samePortals(edges, portals, wanted);
@@ -61,21 +64,6 @@ export async function nodePortals(
     throw noRecordError(target, wanted);
   }
   return chosen;
-}
-
-async function samePortals(
-  edges: Edges,
-  portals: readonly Portal[],
-  wanted: Portal,
-): Promise<readonly Portal[]> {
-  const exact = portals.filter((portal) => isSamePortal(portal, wanted));
-  if (exact.length > 0 || isIP(wanted.address) !== 0) {
-    return exact;
-  }
-  const addresses = await resolvePortal(edges.network, wanted);
-  return portals.filter((portal) =>
-    addresses.some((address) => isSamePortal(portal, { address, port: wanted.port })),
-  );
 }
 
 /** @throws ERR_ISCSI_NO_RECORD */

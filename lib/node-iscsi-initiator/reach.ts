@@ -24,15 +24,20 @@ export const NETWORK: Network = {
 const RESOLVE_MS_MAX = 10_000;
 
 /**
+ * @param options.target what is looked for there, for the error
  * @returns the addresses of the portal that answer, in the resolver's order; at least one
  * @throws ERR_ISCSI_NAME_UNRESOLVED, ERR_ISCSI_UNREACHABLE, ERR_ISCSI_CANCELLED
  */
 export async function reachPortal(
   network: Network,
   portal: Portal,
-  options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+  options: {
+    readonly timeoutMs: number;
+    readonly target?: string;
+    readonly signal?: AbortSignal | undefined;
+  },
 ): Promise<readonly Portal[]> {
-  const { timeoutMs, signal } = options;
+  const { timeoutMs, signal, target } = options;
   const addresses = await resolvePortal(network, portal);
   const probes = await Promise.allSettled(
     addresses.map((address) => network.probe(address, portal.port, timeoutMs, signal)),
@@ -52,10 +57,10 @@ export async function reachPortal(
   });
   throw iscsiError(
     "ERR_ISCSI_UNREACHABLE",
-    `nobody answers at portal ${formatPortal(portal)} (${reasons.join(", ")})`,
+    `nobody answers at portal ${formatPortal(portal)} (${reasons.join(", ")})${target === undefined ? "" : `, so there is no login to ${target}`}`,
     {
       hint: "Check the address and port, the network, and that the target's service runs and no firewall is in between.",
-      fields: { portal: formatPortal(portal) },
+      fields: { portal: formatPortal(portal), ...(target === undefined ? {} : { target }) },
     },
   );
 }

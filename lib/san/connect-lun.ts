@@ -76,7 +76,9 @@ export async function connectLun(
     }
     const outcomes = await loginAll(initiator, target, portals, { signal, onProgress });
     loggedIn.push(...outcomes.flatMap((one) => (one.kind === "logged-in" ? [one.portal] : [])));
-    const { disk } = await initiator.waitForDisk(target, lun, { wwid, signal });
+    // By several paths it is the same disk, whichever brings it first.
+    const portal = portals.length === 1 ? portals[0] : undefined;
+    const { disk } = await initiator.waitForDisk(target, lun, { portal, wwid, signal });
     return {
       url: formatIscsiUrl(url),
       path: disk.stablePath ?? disk.path,

@@ -81,7 +81,8 @@ function judgeTimers(
       diagnosis("iscsi", "warning", text, WHY_PING, {
         ...limits,
         figure: isPinging ? noticedMs : null,
-        remedy,
+        // The pings of a session are set at its login.
+        remedy: `${remedy}; then, while nothing uses its disks, sharedha iscsi logout ${target} and login ${target}`,
       }),
     );
   }

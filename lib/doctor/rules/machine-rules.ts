@@ -319,7 +319,8 @@ export interface ToolNeeds {
 function toolsFor(needs: ToolNeeds): readonly Tool[] {
   return [
     ...TOOLS,
-    ...(needs.iscsi ? [ISCSI_TOOL] : []),
+    // Before the first join there is no session that would tell.
+    needs.iscsi ? ISCSI_TOOL : { ...ISCSI_TOOL, level: "info", use: "LUNs over iSCSI" },
     ...(needs.multipath ? MULTIPATH_TOOLS : []),
   ];
 }

@@ -141,7 +141,14 @@ describe("doctor: the machine", () => {
       ["info", "ok"],
     );
     assert.ok(programsFor({ iscsi: true, multipath: true }).includes("multipathd"));
-    assert.ok(!programsFor(plain).includes("iscsiadm"));
+    assert.ok(!programsFor(plain).includes("multipathd"));
+    assert.deepEqual(
+      judgeTools(["iscsiadm"], plain).map(({ level, text }) => `${level} ${text}`),
+      [
+        "info not installed: iscsiadm (LUNs over iSCSI)",
+        "ok every program that is needed is installed",
+      ],
+    );
   });
 });
 

@@ -394,6 +394,52 @@ describe("rescan and disks", () => {
   });
 });
 
+describe("a login where nobody answers", () => {
+  useMachine();
+
+  it("names portal and target", async () => {
+    machine.closed.add(ONE);
+    await assert.rejects(
+      machine.initiator.login(DATA, { portal: ONE }),
+      failure("ERR_ISCSI_UNREACHABLE", /portal 10\.77\.0\.9:3260 .*iqn\.2026-11\.lab:data/),
+    );
+  });
+});
+
+describe("a portal by its host name", () => {
+  useMachine();
+
+  beforeEach(() => {
+    machine.hosts.set("san.lab", ["fd00::9", "10.77.0.9"]);
+    machine.hosts.set("other.lab", ["192.0.2.7"]);
+  });
+
+  it("is the one of the session: logout, rescan and disk find it", async () => {
+    const { initiator } = machine;
+    await initiator.login(DATA, { portal: ONE });
+    const { disk } = await initiator.waitForDisk(DATA, 0, { portal: "san.lab" });
+    assert.equal(disk.wwid, WWID);
+    assert.equal((await initiator.rescan(DATA, { portal: "san.lab" })).length, 1);
+    assert.deepEqual(await initiator.logout(DATA, { portal: "other.lab" }), []);
+    assert.equal(initiator.sessions().length, 1);
+    assert.equal((await initiator.logout(DATA, { portal: "san.lab" })).length, 1);
+    assert.deepEqual(initiator.sessions(), []);
+  });
+
+  it("is the one of the record: parameters, CHAP and deletion", async () => {
+    const { initiator } = machine;
+    await initiator.updateNode(DATA, "san.lab", { "node.startup": "automatic" });
+    assert.equal((await initiator.node(DATA, "san.lab")).get("node.startup"), "automatic");
+    await initiator.setChap(DATA, "san.lab", SECRET);
+    assert.equal(recordOf(ONE, "node.session.auth.password"), SECRET.secret);
+    assert.equal(await initiator.deleteNode(DATA, "san.lab"), "deleted");
+    await assert.rejects(
+      initiator.setChap(DATA, "nowhere.lab", SECRET),
+      failure("ERR_ISCSI_NAME_UNRESOLVED"),
+    );
+  });
+});
+
 describe("parameters and timers", () => {
   useMachine();
 
