@@ -12,7 +12,7 @@ import { type DiskAccess } from "./disk-access.js";
 import { type EventLog } from "./event-log.js";
 import { type GroupManager } from "./group-manager.js";
 import { heldInView, lookAtLease } from "./lease-adoption.js";
-import { type HeldNote, type LeaseFile, type LeaseNotes, type MountNote } from "./lease-file.js";
+import { type HeldNote, type LeaseNotes, type MountNote } from "./lease-file.js";
 import { type LeaseBinding, type LeaseManager } from "./lease-manager.js";
 import { type LossHandler } from "./loss.js";
 import { endSessions } from "./session-processes.js";
@@ -21,10 +21,12 @@ import { type Region } from "../region/open-region.js";
 /** `sharedha run` ends its command when its daemon is gone; after this long the rest is ended here. */
 const BOUND_GRACE_MS = 3_000;
 const LOOK_AGAIN_MS = 100;
+/** For a first round of signals; what does not end by it is waited for after the cut. */
+const SIGNALLED_MS = 20;
 
 export interface CleanUpTerms {
+  /** Of this boot. */
   readonly notes: LeaseNotes | undefined;
-  readonly bootId: string;
   readonly loss: LossHandler;
   readonly events: EventLog;
   readonly boundMs: number;
@@ -33,28 +35,31 @@ export interface CleanUpTerms {
 
 /**
  * No pulse runs, so nobody renews for what may still be mounted.
- * @returns the generation of which nothing is left, if the notes of this very boot name one
+ * @returns the generation of which nothing is left, if there are notes
  */
 export async function cleanUpAfterPredecessor(
   terms: CleanUpTerms,
 ): Promise<HostGeneration | undefined> {
-  const { notes, bootId, loss, events, boundMs, isClosed } = terms;
-  if (notes?.bootId !== bootId) {
+  const { notes, loss, events, boundMs, isClosed } = terms;
+  if (notes === undefined) {
     return undefined;
   }
-  // One that hangs in the kernel may still write: this node is not silent before it has ended.
   const leaders = [notes.daemon, ...notes.processes];
+  const mounts = notes.mounts.map((note) => ({
+    name: note.group,
+    target: targetOf(note),
+    data: dataOf(note),
+  }));
+  await endSessions(leaders, SIGNALLED_MS);
+  await loss.tearDownAll(mounts, boundMs, isClosed);
+  // One that hangs in the kernel may still write: this node is not silent before it has ended.
   while (!isClosed() && (await endSessions(leaders, boundMs)).length > 0) {
     events.add(
       "not-ended",
       "processes of a former client or daemon do not end; no join before that",
     );
   }
-  const mounts = notes.mounts.map((note) => ({
-    name: note.group,
-    target: targetOf(note),
-    data: dataOf(note),
-  }));
+  // A mount(8) among them may have come to its end.
   await loss.tearDownAll(mounts, boundMs, isClosed);
   return { hostId: notes.hostId, generation: notes.generation };
 }
@@ -63,13 +68,11 @@ function targetOf({ path, deviceId }: MountNote): MountTarget {
   return { path, device: deviceId };
 }
 
-/** A loop device below it goes with the mount by itself, or is found attached and not in use. */
-function dataOf({ device, deviceId }: MountNote): DataDevice {
-  return { device, id: deviceId, backing: undefined, attached: undefined };
+function dataOf({ device, deviceId, attached }: MountNote): DataDevice {
+  return { device, id: deviceId, backing: undefined, attached };
 }
 
 export interface AdoptingNode {
-  readonly file: LeaseFile;
   readonly region: Region;
   readonly disk: DiskAccess;
   readonly leases: LeaseManager;
@@ -83,27 +86,42 @@ export type Adopted =
   /** Something is mounted whose lease is not this generation's any more. */
   | { readonly kind: "lost"; readonly why: string };
 
-export async function adoptHolds(node: AdoptingNode, self: Self, bootId: string): Promise<Adopted> {
-  const notes = node.file.read();
+/**
+ * @param notes of this boot
+ * @param isCurrent false as soon as the generation is lost: then the teardown has what was registered here, and nothing may
+ * be added to it any more
+ */
+export async function adoptHolds(
+  node: AdoptingNode,
+  notes: LeaseNotes | undefined,
+  self: Self,
+  isCurrent: () => boolean,
+): Promise<Adopted> {
   if (notes === undefined) {
     return { kind: "adopted" };
   }
-  const isOurs =
-    notes.bootId === bootId && notes.hostId === self.hostId && notes.generation === self.generation;
-  const isThisBoot = notes.bootId === bootId;
-  // Its fsck or its mount(8) may still be at work. Once the right is lost, the teardown waits for what they have open.
-  while (isThisBoot && node.disk.hasRight() && !(await areHelpersEnded(node, notes))) {
-    node.events.add("not-ended", "helpers of the former daemon do not end");
+  const isOurs = notes.hostId === self.hostId && notes.generation === self.generation;
+  // Registered first of all, so that a loss finds them.
+  for (const note of notes.mounts) {
+    node.groups.adoptUnfinished(note.group, targetOf(note), dataOf(note));
   }
-  const alive = adoptGroups(node, isThisBoot ? notes.mounts : [], isOurs);
   // The connections ended with the former daemon: what ran under them ends, and only then is what was bound released.
-  const processes = isThisBoot ? notes.processes : [];
   const binding =
-    processes.length > 0 || notes.held.some((held) => held.bound)
-      ? node.bindings.adopt(processes, BOUND_GRACE_MS)
+    notes.processes.length > 0 || notes.held.some((held) => held.bound)
+      ? node.bindings.adopt(notes.processes, BOUND_GRACE_MS)
       : undefined;
   try {
-    return isOurs ? await adoptNoted(node, notes, alive, self, binding) : notOurs(alive);
+    // Its fsck or its mount(8) may still be at work.
+    while (isCurrent() && !(await areHelpersEnded(node, notes))) {
+      node.events.add("not-ended", "helpers of the former daemon do not end");
+    }
+    if (!isCurrent()) {
+      return { kind: "adopted" };
+    }
+    const alive = settleGroups(node, notes.mounts, isOurs);
+    return isOurs
+      ? await adoptNoted(node, { notes, alive, self, binding, isCurrent })
+      : notOurs(alive);
   } finally {
     if (binding !== undefined) {
       node.bindings.endAdopted(binding);
@@ -111,8 +129,8 @@ export async function adoptHolds(node: AdoptingNode, self: Self, bootId: string)
   }
 }
 
-/** First of all, so that a loss finds them. @returns what is not down */
-function adoptGroups(
+/** What is mounted where it belongs is up; of an earlier generation what is down is nothing any more. @returns what is not down */
+function settleGroups(
   node: AdoptingNode,
   noted: readonly MountNote[],
   isOurs: boolean,
@@ -121,8 +139,8 @@ function adoptGroups(
   for (const note of noted) {
     if (findTarget(targetOf(note)).some(({ isHere }) => isHere)) {
       node.groups.adopt(note.group, targetOf(note), dataOf(note));
-    } else if (isOurs || alive.includes(note)) {
-      node.groups.adoptUnfinished(note.group, targetOf(note), dataOf(note));
+    } else if (!isOurs && !alive.includes(note)) {
+      node.groups.drop(note.group);
     }
   }
   return alive;
@@ -144,15 +162,18 @@ function notOurs(alive: readonly MountNote[]): Adopted {
     : { kind: "lost", why: "something of an earlier generation is still mounted" };
 }
 
-async function adoptNoted(
-  node: AdoptingNode,
-  notes: LeaseNotes,
-  alive: readonly MountNote[],
-  self: Self,
-  binding: LeaseBinding | undefined,
-): Promise<Adopted> {
+interface Inheritance {
+  readonly notes: LeaseNotes;
+  readonly alive: readonly MountNote[];
+  readonly self: Self;
+  readonly binding: LeaseBinding | undefined;
+  readonly isCurrent: () => boolean;
+}
+
+async function adoptNoted(node: AdoptingNode, from: Inheritance): Promise<Adopted> {
+  const { notes, alive } = from;
   for (const note of notes.held) {
-    const trouble = await adoptOne(node, note, self, note.bound ? binding : undefined);
+    const trouble = await adoptOne(node, note, from);
     if (trouble !== undefined && alive.some((mount) => mount.group === note.group)) {
       return { kind: "lost", why: trouble };
     }
@@ -168,8 +189,7 @@ async function adoptNoted(
 async function adoptOne(
   node: AdoptingNode,
   note: HeldNote,
-  self: Self,
-  binding: LeaseBinding | undefined,
+  { self, binding, isCurrent }: Inheritance,
 ): Promise<string | undefined> {
   const { region, disk } = node;
   const address: LeaseAddress = {
@@ -185,13 +205,16 @@ async function adoptOne(
     await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
     look = await disk.run(lookAtLease(address, disk.luns));
   }
+  if (!isCurrent()) {
+    return undefined;
+  }
   const held = look.kind === "view" ? heldInView(address, look.view, self) : undefined;
   if (held === undefined || (held.leader.lver !== note.lver && !held.shared)) {
     const why = `lease ${note.name}, version ${note.lver}, is not held by this node any more`;
     node.events.add("not-adopted", why, { lease: note.name });
     return why;
   }
-  node.leases.adopt(note.name, held, note.group, binding);
+  node.leases.adopt(note.name, held, note.group, note.bound ? binding : undefined);
   if (note.group !== undefined && node.groups.state(note.group).state === "down") {
     node.groups.adoptBare(note.group);
   }

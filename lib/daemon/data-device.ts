@@ -4,6 +4,7 @@
  */
 import { closeSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
+import { setTimeout as setTimer } from "node:timers";
 import { setTimeout } from "node:timers/promises";
 
 import { ShareHaError } from "../errors.js";
@@ -19,8 +20,9 @@ import {
   unmount,
 } from "../system/filesystem.js";
 import { type CutMount, cutForeignMounts, findForeignMounts } from "../system/foreign-mounts.js";
+import { type ClaimedLoop, findClaimedLoops } from "../system/loop-holders.js";
 import { attachLoop, detachLoop, type FileIdentity, identifyFile } from "../system/loop.js";
-import { openLun } from "../system/lun-device.js";
+import { openLun, type OpenLun } from "../system/lun-device.js";
 import { probeLun } from "../system/lun-probe.js";
 import {
   type BlockDeviceId,
@@ -29,6 +31,7 @@ import {
 } from "../system/mounted-filesystem.js";
 import { findMountsEverywhere, type Mount, type NamespaceMount } from "../system/mounts.js";
 import { partitionAt } from "../system/partition.js";
+import { killExact, type ProcessIdentity } from "../system/process.js";
 
 /** How long the device may take for one sector, before the group is not started. */
 const SETTLE_MS = 30_000;
@@ -62,6 +65,10 @@ export interface GroupEdges {
   /** Mounts of the same file in other namespaces of this machine. */
   findForeign(backing: FileIdentity): readonly NamespaceMount[];
   cutForeign(backing: FileIdentity): readonly CutMount[];
+  /** Programs on this machine that have the file to themselves through a loop device without a mount. */
+  findClaimed(backing: FileIdentity): readonly ClaimedLoop[];
+  /** Never this process or the first one. */
+  kill(holder: ProcessIdentity): void;
   /** Write, flush and read back through the same queue (DESIGN section 8). */
   settle(device: string): Promise<void>;
   flush(device: string): void;
@@ -90,6 +97,12 @@ export const GROUP_EDGES: GroupEdges = {
   },
   findForeign: (backing) => findForeignMounts(backing),
   cutForeign: (backing) => cutForeignMounts(backing),
+  findClaimed: findClaimedLoops,
+  kill: (holder) => {
+    if (holder.pid !== process.pid && holder.pid !== 1) {
+      killExact(holder, "SIGKILL");
+    }
+  },
   settle,
   flush: flushDeviceBuffers,
   check: async (device, type, signal) => await fsckFilesystem(device, type, "quick", signal),
@@ -195,17 +208,27 @@ async function attach(place: DataPlace): Promise<DataDevice> {
  */
 async function settle(device: string): Promise<void> {
   const claim = claimDevice(device);
+  let lun: OpenLun | undefined;
   try {
-    await writeThrough(device);
+    const { sectorSize } = probeLun(device);
+    const size = sectorSize === 4096 ? 4096 : 512;
+    lun = await openLun({ path: device, baseOffset: 0, size, sectorSize: size });
+    await writeThrough(device, lun, size);
   } finally {
+    closeWhenReturned(claim, lun);
+  }
+}
+
+/** A write that is past its deadline may still land: until it has returned, the device counts as in use. */
+function closeWhenReturned(claim: number, lun: OpenLun | undefined): void {
+  if (lun?.stuck === true) {
+    setTimer(closeWhenReturned, UNUSED_PAUSE_MS, claim, lun).unref();
+  } else {
     closeSync(claim);
   }
 }
 
-async function writeThrough(device: string): Promise<void> {
-  const { sectorSize } = probeLun(device);
-  const size = sectorSize === 4096 ? 4096 : 512;
-  const lun = await openLun({ path: device, baseOffset: 0, size, sectorSize: size });
+async function writeThrough(device: string, lun: OpenLun, size: number): Promise<void> {
   try {
     const first = await lun.submit([{ kind: "read", offset: 0, length: size }], SETTLE_MS);
     const bytes = first.kind === "done" ? first.reads[0] : undefined;

@@ -6,10 +6,13 @@
  *
  * and of a stop the reverse: unmount, then release. A loss in between aborts it, and is over only when it has ended.
  */
+import { setTimeout } from "node:timers/promises";
+
 import { ShareHaError } from "../errors.js";
 import { type Group, leaseNameOf, LUN_DEVICE, mayRunOn } from "../group/group.js";
 import { type ReservedBody } from "../net/api.js";
 import { type Clock } from "../port/clock.js";
+import { type FileIdentity } from "../system/loop.js";
 import { type MountTarget } from "../system/mounted-filesystem.js";
 import { type Mount } from "../system/mounts.js";
 import {
@@ -26,6 +29,12 @@ import {
   type LeaseManager,
   type LocalOutcome,
 } from "./lease-manager.js";
+
+/** Killed programs need a moment to end; 2 s. */
+const CLAIM_LOOKS = 40;
+const CLAIM_PAUSE_MS = 50;
+
+const UNFINISHED = "a daemon that has ended was about to start or to stop it";
 
 export type GroupState = "up" | "down" | "starting" | "stopping" | "failed";
 
@@ -51,7 +60,7 @@ interface Running {
   /** Announced to pulse before the first write. */
   target: MountTarget | undefined;
   data: DataDevice | undefined;
-  /** Programs of this group may have the device open: fsck, mount(8). It is down when none has it any more. */
+  /** Something of this group may have the device: a write, fsck, mount(8). It is down when nothing has it any more. */
   isTouched: boolean;
 }
 
@@ -98,6 +107,7 @@ export class GroupManager {
               path: group.target.path,
               device: group.data?.device ?? "",
               deviceId: group.target.device,
+              attached: group.data?.attached,
             },
           ],
     );
@@ -145,7 +155,8 @@ export class GroupManager {
     const steps: Step[] = [];
     const name = leaseNameOf(spec.name);
     const known = this.#groups.get(spec.name);
-    if (known?.target !== undefined && known.state === "failed") {
+    const isHeld = this.#options.leases.hold(name) !== undefined;
+    if (known?.state === "failed" && (known.target !== undefined || isHeld)) {
       throw new ShareHaError(
         "ERR_GROUP_STUCK",
         `group ${spec.name} has not ended here: ${known.why ?? ""}`,
@@ -236,15 +247,20 @@ export class GroupManager {
 
   /** What the daemon before this one had not finished to start or to stop, under a lease that is still held. */
   adoptUnfinished(name: string, target: MountTarget, data: DataDevice): void {
-    const why = "a daemon that has ended was about to start or to stop it";
-    this.#groups.set(name, { state: "failed", why, target, data, isTouched: true });
+    this.#groups.set(name, { state: "failed", why: UNFINISHED, target, data, isTouched: true });
   }
 
-  /** A group without a mount whose lease is still held. */
+  /** Of an earlier generation, and nothing is left of it. */
+  drop(name: string): void {
+    this.#groups.delete(name);
+  }
+
+  /** Of which nothing is mounted, and whose lease is still held: up if it has no mount, else not finished. */
   adoptBare(name: string): void {
+    const hasMount = this.#options.specs().find((spec) => spec.name === name)?.mount !== undefined;
     this.#groups.set(name, {
-      state: "up",
-      why: undefined,
+      state: hasMount ? "failed" : "up",
+      why: hasMount ? UNFINISHED : undefined,
       target: undefined,
       data: undefined,
       isTouched: false,
@@ -313,8 +329,7 @@ export class GroupManager {
     }
     const place = this.#placeOf(spec);
     await this.#timed(steps, "cut", async () => {
-      await Promise.resolve();
-      this.#cut(spec, place, hold.evidence.length > 0);
+      await this.#cut(spec, place, hold.evidence.length > 0);
     });
     const data = await this.#timed(steps, "attach", async () => edges.attach(place));
     group.data = data;
@@ -325,11 +340,11 @@ export class GroupManager {
     await this.#timed(steps, "protect", this.#options.protect);
     this.#requireRight(spec);
     const { signal } = this.#aborting;
+    group.isTouched = true;
     // After a release too: who gave the lease back may have taken it over and never come as far as this.
     await this.#timed(steps, "settle", async () => edges.settle(data.device));
     edges.flush(data.device);
     this.#requireRight(spec);
-    group.isTouched = true;
     const checked = await this.#timed(steps, "check", async () =>
       edges.check(data.device, mount.type, signal),
     );
@@ -351,6 +366,7 @@ export class GroupManager {
     // A loop device goes with its mount from now on, whoever unmounts it (the kernel's autoclear).
     await edges.detach(data);
     group.data = { ...data, attached: undefined };
+    this.#options.persist();
     onEvent("mounted", `group ${spec.name}: ${data.device} on ${mount.path}, ${checked.kind}`, {
       group: spec.name,
       device: data.device,
@@ -377,7 +393,7 @@ export class GroupManager {
    * silent and are cut, so that it stays silent also when it was only frozen. Without one nobody says whose they are: the
    * group is not started while there is one.
    */
-  #cut(spec: Group, place: DataPlace, isTakeOver: boolean): void {
+  async #cut(spec: Group, place: DataPlace, isTakeOver: boolean): Promise<void> {
     const { edges, onEvent } = this.#options;
     const backing = edges.backingOf(place);
     if (backing === undefined) {
@@ -388,15 +404,42 @@ export class GroupManager {
       if (mount !== undefined) {
         throw stillMounted(`the data of group ${spec.name}`, mount);
       }
-      return;
     }
-    for (const each of edges.cutForeign(backing)) {
+    for (const each of isTakeOver ? edges.cutForeign(backing) : []) {
       if (each.kind !== "cut") {
         throw stillMounted(`the data of group ${spec.name}`, each.mount, each.error);
       }
       onEvent("cut", `group ${spec.name}: ${describeMount(each.mount)} was shut down`, {
         group: spec.name,
       });
+    }
+    await this.#requireUnclaimed(spec, backing, isTakeOver);
+  }
+
+  /** What a node on this machine was doing with the file without a mount ends too: its last close flushes, so it is waited for. */
+  async #requireUnclaimed(spec: Group, backing: FileIdentity, isTakeOver: boolean): Promise<void> {
+    const { edges } = this.#options;
+    for (let look = 1; ; look++) {
+      const [claimed] = edges.findClaimed(backing);
+      if (claimed === undefined) {
+        return;
+      }
+      const { device, holders } = claimed;
+      if (!isTakeOver || look >= CLAIM_LOOKS) {
+        const pids = holders.map(({ pid }) => pid).join(", ");
+        throw new ShareHaError(
+          "ERR_DEVICE_BUSY",
+          `the data of group ${spec.name} is in use on this machine: ${device}, by ${pids === "" ? "the kernel" : `process ${pids}`}`,
+          {
+            hint: "A file system check, a mount or an unmount is under way there: wait for it, or end that process.",
+            fields: { group: spec.name, device },
+          },
+        );
+      }
+      for (const holder of holders) {
+        edges.kill(holder);
+      }
+      await setTimeout(CLAIM_PAUSE_MS);
     }
   }
 

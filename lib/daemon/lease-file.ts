@@ -21,6 +21,7 @@ import { z } from "zod";
 
 import { ShareHaError } from "../errors.js";
 import { crc32c } from "../format/crc32c.js";
+import { type FileIdentity } from "../system/loop.js";
 import { type BlockDeviceId } from "../system/mounted-filesystem.js";
 
 export interface HeldNote {
@@ -40,6 +41,8 @@ export interface MountNote {
   readonly path: string;
   readonly device: string;
   readonly deviceId: BlockDeviceId;
+  /** The file behind the loop device, as long as the loop does not go with the mount by itself. */
+  readonly attached: FileIdentity | undefined;
 }
 
 export interface ProcessNote {
@@ -87,6 +90,7 @@ const NOTES = z.object({
       path: z.string(),
       device: z.string(),
       deviceId: z.object({ majorMinor: z.string(), sequence: z.string().nullable() }),
+      attached: z.object({ device: u64, inode: u64 }).nullable(),
     }),
   ),
   processes: z.array(PROCESS),
@@ -188,6 +192,7 @@ export class LeaseFile {
         mounts: notes.mounts.map((mount) => ({
           ...mount,
           deviceId: { ...mount.deviceId, sequence: mount.deviceId.sequence ?? undefined },
+          attached: mount.attached ?? undefined,
         })),
       };
     } catch (cause) {

@@ -36,7 +36,7 @@ import { DiskAccess } from "./disk-access.js";
 import { EventLog } from "./event-log.js";
 import { GroupManager } from "./group-manager.js";
 import { LeaseDirectory } from "./lease-directory.js";
-import { LeaseFile } from "./lease-file.js";
+import { LeaseFile, type LeaseNotes } from "./lease-file.js";
 import { LeaseManager } from "./lease-manager.js";
 import { LeaseViews } from "./lease-views.js";
 import { LossHandler } from "./loss.js";
@@ -114,6 +114,9 @@ export class Node {
   #state: NodeState = "joining";
   #why: string | undefined;
   #self: Self | undefined;
+  /** What a daemon of this boot has left. */
+  #inherited: LeaseNotes | undefined;
+  #isAdopting = false;
   #outbox = new OutboxKeeper();
   #dataIsLocal = false;
   #api: ControlApi | undefined;
@@ -218,14 +221,16 @@ export class Node {
   /** Joins, or goes on as its predecessor left off. @throws why this node can never join as it is */
   async join(): Promise<void> {
     refuseStuckPulse(this.stateDir);
+    // Before a pulse is met: without them nobody would know what has to be torn down.
+    const notes = this.file.read();
+    this.#inherited = notes?.bootId === this.#bootId ? notes : undefined;
     await this.config.refresh();
     this.#armConfigTimer();
     if (await this.keeper.adopt()) {
       return;
     }
     const tornDown = await cleanUpAfterPredecessor({
-      notes: this.file.read(),
-      bootId: this.#bootId,
+      notes: this.#inherited,
       loss: this.loss,
       events: this.events,
       boundMs: this.region.timings.watchdogMs - this.region.timings.ttlMs,
@@ -500,24 +505,37 @@ export class Node {
 
   /** Pulse has been met: tells it everything it has to know before anything is granted. */
   async #settleIn(how: HowJoined, self: Self): Promise<void> {
-    if (how === "adopted") {
-      const adopted = await adoptHolds(this, self, this.#bootId);
-      if (adopted.kind === "lost") {
-        this.lose(adopted.why);
-        return;
-      }
+    // Lost meanwhile: then it is somebody else's turn to say what this node is.
+    const isCurrent = (): boolean => this.#self === self;
+    if (how === "adopted" && !(await this.#adopt(self, isCurrent))) {
+      return;
     }
     this.disk.tellAgain();
     const { client } = this.keeper;
     await client.watch(this.leases.watched());
-    await client.protect(this.#protected());
-    this.#persist();
-    // Lost meanwhile: then it is somebody else's turn to say what this node is.
-    if (this.#self === self) {
+    if (isCurrent()) {
+      await this.#protect();
+    }
+    if (isCurrent()) {
+      this.#persist();
       this.leases.reopen();
       this.#state = "joined";
       this.#why = undefined;
       this.leases.settleDown();
+    }
+  }
+
+  /** @returns whether the generation can go on */
+  async #adopt(self: Self, isCurrent: () => boolean): Promise<boolean> {
+    this.#isAdopting = true;
+    try {
+      const adopted = await adoptHolds(this, this.#inherited, self, isCurrent);
+      if (isCurrent() && adopted.kind === "lost") {
+        this.lose(adopted.why);
+      }
+      return isCurrent();
+    } finally {
+      this.#isAdopting = false;
     }
   }
 
@@ -585,14 +603,12 @@ export class Node {
   async #afterLoss(self: Self, mounts: Parameters<LossHandler["tearDownAll"]>[0]): Promise<void> {
     const { watchdogMs, ttlMs, intervalMs } = this.region.timings;
     const isClosed = (): boolean => this.#isClosed;
-    const wasWorking = this.groups.isWorking;
+    const isWorking = (): boolean => this.groups.isWorking || this.#isAdopting;
+    const wasWorking = isWorking();
     await this.loss.tearDownAll(mounts, watchdogMs - ttlMs, isClosed);
     // Until the last process has ended, and the last I/O that may yet land has returned, this node is not silent.
     const isQuiet = (): boolean =>
-      this.bindings.count === 0 &&
-      !this.groups.isWorking &&
-      !this.disk.stuck &&
-      this.disk.inFlight === 0;
+      this.bindings.count === 0 && !isWorking() && !this.disk.stuck && this.disk.inFlight === 0;
     while (!isClosed() && !isQuiet()) {
       await new Promise((resolve) => setTimeout(resolve, intervalMs));
     }
@@ -630,6 +646,10 @@ export class Node {
   };
 
   readonly #protect = async (): Promise<void> => {
+    if (this.#self === undefined) {
+      // Lost: pulse and guard keep what they know, until the teardown is over.
+      return;
+    }
     const protect = this.#protected();
     // Threads that stand ready only make a teardown quicker; nobody waits for them.
     void this.loss.prepare(protect.mounts.length);

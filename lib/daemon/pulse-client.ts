@@ -141,6 +141,12 @@ export class PulseClient {
     await this.#call({ op: "leave" });
   }
 
+  /** As `leave`, after a loss: also one that pulse has not noticed, and under which nothing is held any more. */
+  async leaveLost(): Promise<void> {
+    await this.watch([]);
+    await this.leave();
+  }
+
   close(): void {
     this.#lines.end();
   }

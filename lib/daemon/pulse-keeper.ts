@@ -150,7 +150,7 @@ export class PulseKeeper implements PulseAccess {
       let retryMs = RETRY_MS / 4;
       while (!this.#closed && process !== undefined && isAlive(identityOf(process))) {
         // A refusal says that something is still in flight: asked again until nothing is.
-        await this.#client?.leave().catch(() => undefined);
+        await this.#client?.leaveLost().catch(() => undefined);
         await this.#untilGone(process, retryMs);
         retryMs = Math.min(RETRY_MS_MAX, 2 * retryMs);
       }

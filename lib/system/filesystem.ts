@@ -51,6 +51,7 @@ export async function mountFilesystem(request: MountRequest): Promise<Mount> {
   const args = ["-t", type, ...(options === "" ? [] : ["-o", options]), "--", device, path];
   const result = await run(`mount ${path}`, "mount", args, {
     timeoutMs: MOUNT_TIMEOUT_MS,
+    killSignal: "SIGKILL",
     ...(signal === undefined ? {} : { signal }),
   });
   const mount = result.kind === "ok" ? topMount(path) : undefined;
@@ -147,6 +148,8 @@ export async function fsckFilesystem(
   const args = ["-p", ...(mode === "full" ? ["-f"] : []), device];
   const result = await run(`e2fsck ${device}`, "e2fsck", args, {
     timeoutMs: CHECK_TIMEOUT_MS,
+    // After SIGTERM it goes on for a while, and writes.
+    killSignal: "SIGKILL",
     ...(signal === undefined ? {} : { signal }),
   });
   const detail = describeRun(result);

@@ -19,6 +19,8 @@ export interface RunOptions {
   /** In addition to the own environment; LC_ALL is C unless given. */
   readonly env?: Readonly<Record<string, string>>;
   readonly signal?: AbortSignal;
+  /** At the deadline or the abort; default SIGTERM, and SIGKILL a second later. */
+  readonly killSignal?: "SIGTERM" | "SIGKILL";
 }
 
 /**
@@ -58,12 +60,16 @@ export async function run(
 ): Promise<RunResult> {
   // Loading execa takes about 140 ms, and most commands never start a program.
   const { execa } = await import("execa");
-  const { timeoutMs, input, signal } = options;
+  const { timeoutMs, input, signal, killSignal = "SIGTERM" } = options;
+  if (signal?.aborted === true) {
+    return { kind: "cancelled" };
+  }
   const subprocess = execa(file, args, {
     reject: false,
     stripFinalNewline: false,
     maxBuffer: OUTPUT_BYTES_MAX,
     timeout: timeoutMs,
+    killSignal,
     forceKillAfterDelay: GRACE_MS,
     env: { PATH: SEARCH_PATH, LC_ALL: "C", ...options.env },
     ...(signal === undefined ? {} : { cancelSignal: signal }),

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { tryFileLock } from "../../lib/system/file-lock.js";
 import {
   isAlive,
+  isEnded,
   killExact,
   type ProcessIdentity,
   processStartTime,
@@ -64,7 +65,8 @@ export async function killVm(vm: VmName): Promise<void> {
     return;
   }
   killExact(identity, "SIGKILL");
-  while (isAlive(identity)) {
+  // A thread of it that is still on its way out has the lock of its pid file.
+  while (!isEnded(identity)) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }

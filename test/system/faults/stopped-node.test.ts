@@ -91,6 +91,18 @@ describe("a node that was stopped for longer than T", function () {
     checkRecords(recordsOf(n1, other.path), other.acknowledged);
   });
 
+  it("only its daemon was stopped, and pulse went on: it tears down, and rejoins all the same", async () => {
+    const generation = await generationOf(n1);
+    n1.signal("SIGSTOP", "daemon");
+    // Longer than T, shorter than what pulse waits for a daemon.
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    n1.signal("SIGCONT", "daemon");
+    await untilRejoined(n1, generation, 20_000);
+    const [lost] = await eventsOf(n1, "lost");
+    assert.match(lost?.text ?? "", /no renewal was heard of/);
+    expectDone(await n1.cli("reserve", "data", "--wait", "10"));
+  });
+
   it("says who keeps a busy mount busy, and leaves the group up", async () => {
     assert(made !== undefined);
     const writer = new Writer(n1, `${made.dataDir}/busy`);

@@ -138,4 +138,26 @@ describe("a group that is being started", function () {
     assert((await generationOf(n1)) > generation);
     await belongsToNobody();
   });
+
+  it("all of its node is stopped: who takes over ends the check before he mounts", async () => {
+    const generation = await generationOf(n1);
+    const { pid, reserving } = await beginToReserve();
+    n1.signal("SIGSTOP");
+    process.kill(pid, "SIGSTOP");
+    expectDone(await n2.cli("reserve", "data", "--wait", "30"));
+    assert(!isRunning(pid));
+    n1.signal("SIGCONT");
+    assert.notEqual((await reserving).exitCode, 0);
+    expectDone(await n2.cli("release", "data"));
+    await untilRejoined(n1, generation, 30_000);
+  });
+
+  it("has no loop device left after all of this", () => {
+    const { loopdevices } = JSON.parse(must("losetup", ["--list", "--json"])) as {
+      loopdevices: { name: string; "back-file": string }[];
+    };
+    const luns = made?.cluster.luns ?? [];
+    const left = loopdevices.filter((loop) => luns.includes(loop["back-file"]));
+    assert.deepEqual(left, []);
+  });
 });
