@@ -186,7 +186,7 @@ export class Heartbeat {
     this.#groupUp = groupUp;
   }
 
-  /** A unit attention, a lost session: look at the leaders again before the next pet. */
+  /** After a gap: look at the leaders again before the next pet. */
   recheck(): void {
     this.#needsRecheck = true;
     for (const lun of this.#luns) {
