@@ -3,11 +3,12 @@
  * machines are saved once with everything joined, and each `describe` begins there.
  */
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { afterEach, before, beforeEach } from "mocha";
 
 import { type EventBody, type ReservedBody, type StatusBody } from "../../lib/net/api.js";
 import { type GuestProcess, type Ran } from "../lab/agent-client.js";
-import { built } from "../lab/cache.js";
+import { built, inputsKey } from "../lab/cache.js";
 import { type Lab } from "../lab/lab.js";
 import { openLab } from "../lab/mocha.js";
 import { diskOf, lunUrl } from "../lab/san.js";
@@ -18,6 +19,8 @@ import { Timeline } from "./timeline.js";
 
 export const MACHINES: readonly VmName[] = ["san", ...NODES];
 export type NodeName = (typeof NODES)[number];
+
+const SAN_FILE = join(import.meta.dirname, "../lab/san.js");
 
 /** The whole device of the group "files". */
 const LUN1 = diskOf("lun1");
@@ -100,7 +103,8 @@ export class Cluster {
   async begin(): Promise<void> {
     const dir = await built(
       "joined",
-      this.lab.stateKey,
+      // Also this very file and the SAN's, by which it is made.
+      inputsKey([this.lab.stateKey], [import.meta.filename, SAN_FILE]),
       () => undefined,
       async (target) => {
         await this.make();
@@ -251,15 +255,20 @@ export class Cluster {
     );
   }
 
+  /** The service ends, every record is there, and the file system is in order once it is released. */
+  async endAndCheck(name: NodeName, group: GroupSpec, writer: GuestProcess): Promise<void> {
+    writer.signal("SIGTERM");
+    await writer.ended;
+    await this.checkRecords(name, group);
+    await this.release(name, group);
+    await this.checkFilesystem(name, group);
+  }
+
   /** `fsck -n` of the released group finds nothing. */
   async checkFilesystem(name: NodeName, group: GroupSpec): Promise<void> {
     const node = this.node(name);
     if (group.type === "ext4") {
-      const region = await node.must([
-        "readlink",
-        "-f",
-        LUN1.replace("017e57400080001b2c3", "007e57400080000a1b2"),
-      ]);
+      const region = await node.must(["readlink", "-f", diskOf("lun0")]);
       await node.must(["e2fsck", "-f", "-n", `${region.trim()}2`]);
     } else {
       await node.must(["xfs_repair", "-n", LUN1]);

@@ -1,6 +1,7 @@
 /** The holder loses its power: another node has the groups mounted within seconds, and nothing that was acknowledged is lost. */
 import assert from "node:assert/strict";
 
+import { type GuestProcess } from "../lab/agent-client.js";
 import { FILES, useCluster, WEB } from "./cluster.js";
 
 /** A reset node has booted, joined and so on, under emulation. */
@@ -9,6 +10,7 @@ const PATIENCE_MS = 240_000;
 describe("the holder loses its power", function () {
   this.timeout(PATIENCE_MS);
   const cluster = useCluster();
+  let next: readonly GuestProcess[] = [];
 
   it("power cut of the holder of both groups: the evidence is `expired`", async () => {
     const { timeline } = cluster;
@@ -36,8 +38,10 @@ describe("the holder loses its power", function () {
     }
     const [takeOver] = await cluster.events("n2", "take-over");
     assert.match(takeOver?.text ?? "", /expired/);
-    cluster.startWriter("n2", WEB, web.reserved.version);
-    cluster.startWriter("n3", FILES, files.reserved.version);
+    next = [
+      cluster.startWriter("n2", WEB, web.reserved.version),
+      cluster.startWriter("n3", FILES, files.reserved.version),
+    ];
     await cluster.untilRecords(WEB, 10);
     await cluster.untilRecords(FILES, 10);
     await cluster.checkRecords("n2", WEB);
@@ -50,5 +54,9 @@ describe("the holder loses its power", function () {
     const refused = await cluster.refused("n1", ["reserve", WEB.name]);
     assert.match(refused.stdout, /ERR_LEASE_HELD/);
     assert.match(refused.stdout, /n2/);
+    const [web, files] = next;
+    assert(web !== undefined && files !== undefined);
+    await cluster.endAndCheck("n2", WEB, web);
+    await cluster.endAndCheck("n3", FILES, files);
   });
 });

@@ -35,6 +35,14 @@ describe("the lab's faults", function () {
     return (await lab.vm(from).run(["busybox", "ping", ...ping])).exitCode === 0;
   }
 
+  /** Echo requests that have arrived there. */
+  async function echoesAt(name: NodeName): Promise<number> {
+    const text = await lab.vm(name).must(["cat", "/proc/net/snmp"]);
+    const [names, values] = text.split("\n").filter((line) => line.startsWith("Icmp:"));
+    const index = (names ?? "").split(" ").indexOf("InEchos");
+    return Number(values?.split(" ")[index]);
+  }
+
   async function untilReads(name: NodeName, boundMs: number): Promise<void> {
     const startedMs = performance.now();
     while ((await io(name, "read")) !== 0) {
@@ -80,8 +88,16 @@ describe("the lab's faults", function () {
     assert(!(await pings("n1", n2)));
     assert.equal(await io("n1", "read"), 0, "the path to the SAN is another one");
     await lab.network.heal();
+    const asked = await echoesAt("n2");
     await lab.network.cutOneWay("n2", "n1");
     assert(!(await pings("n1", n2)), "the answer does not come back");
+    assert((await echoesAt("n2")) > asked, "the question arrives");
+    await lab.network.heal();
+    await lab.network.lose("n1", "n2", 30);
+    const some = ["ping", "-q", "-c", "15", "-i", "0.2", "-W", "1", n2];
+    const { stdout } = await lab.vm("n1").run(["busybox", ...some]);
+    const received = Number(/(\d+) packets received/.exec(stdout)?.[1]);
+    assert(received > 0 && received < 15, `some arrive and some do not: ${stdout}`);
     await lab.network.heal();
     await lab.network.lose("n1", "n2", 100);
     assert(!(await pings("n1", n2)));

@@ -25,11 +25,7 @@ async function goOnAndCheck(
   for (const [index, group] of [WEB, FILES].entries()) {
     const writer = cluster.startWriter(name, group, versions[index] ?? "");
     await cluster.untilRecords(group, 10);
-    writer.signal("SIGTERM");
-    await writer.ended;
-    await cluster.checkRecords(name, group);
-    await cluster.release(name, group);
-    await cluster.checkFilesystem(name, group);
+    await cluster.endAndCheck(name, group, writer);
   }
 }
 
@@ -55,6 +51,14 @@ describe("the holder's path to the storage is cut", function () {
     if (firedMs !== undefined) {
       timeline.mark(`n1 was reset ${((firedMs - cutMs) / 1000).toFixed(2)} s after the cut`);
       assert(firedMs - cutMs <= BOUND_MS, "a reset comes within B");
+    }
+    for (const group of [WEB, FILES]) {
+      const last = cluster.acknowledged(group).at(-1);
+      assert(last !== undefined && last.node === "n1");
+      assert(
+        last.atMs - cutMs <= BOUND_MS,
+        "what n1 writes later than B is acknowledged to nobody",
+      );
     }
     await lab.network.heal();
     timeline.mark("the path is back");
@@ -128,10 +132,6 @@ describe("the target restarts under load, profile multipath", function () {
       leases.filter(({ heldHere }) => heldHere).map((lease) => lease.version),
       [version],
     );
-    writer.signal("SIGTERM");
-    await writer.ended;
-    await cluster.checkRecords("n1", WEB);
-    await cluster.release("n1", WEB);
-    await cluster.checkFilesystem("n1", WEB);
+    await cluster.endAndCheck("n1", WEB, writer);
   });
 });

@@ -20,7 +20,7 @@ describe("the holder's virtual machine is paused", function () {
     await cluster.node("n2").steps([{ do: "write", path, text: configText("possible") }]);
     await cluster.must("n2", ["config", "apply", path]);
     const { version } = await cluster.reserve("n1", WEB);
-    cluster.startWriter("n1", WEB, version);
+    const writer = cluster.startWriter("n1", WEB, version);
     await cluster.untilRecords(WEB, 20);
     await cluster.node("n1").pause();
     timeline.mark("n1 is paused");
@@ -37,7 +37,7 @@ describe("the holder's virtual machine is paused", function () {
     await cluster.node("n1").resume();
     timeline.mark("n1 goes on");
     await cluster.untilRecords(WEB, 10);
-    await cluster.checkRecords("n1", WEB);
+    await cluster.endAndCheck("n1", WEB, writer);
   });
 
   it("vm_pause never: the promise counts, and they do", async () => {
@@ -52,8 +52,8 @@ describe("the holder's virtual machine is paused", function () {
     // It must never run again: that is what the configuration has promised.
     await cluster.node("n1").powerCut();
     await writer.ended;
-    cluster.startWriter("n3", WEB, taken.version);
+    const next = cluster.startWriter("n3", WEB, taken.version);
     await cluster.untilRecords(WEB, 10);
-    await cluster.checkRecords("n3", WEB);
+    await cluster.endAndCheck("n3", WEB, next);
   });
 });

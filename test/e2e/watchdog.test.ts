@@ -14,11 +14,16 @@ const PULSE = "dist/bin/sharedha-pulse.js";
 /** All processes of the product, and none of the tests. */
 const ALL = "sharedha/dist/(bin|lib)/";
 
-/** n1 holds and writes, n2 waits in the queue. */
-async function hold(cluster: Cluster): Promise<{ readonly taken: Promise<Taken> }> {
+/** n1 holds and writes. */
+async function holdAlone(cluster: Cluster): Promise<void> {
   const { version } = await cluster.reserve("n1", WEB);
   cluster.startWriter("n1", WEB, version);
   await cluster.untilRecords(WEB, 20);
+}
+
+/** And n2 waits in the queue. */
+async function hold(cluster: Cluster): Promise<{ readonly taken: Promise<Taken> }> {
+  await holdAlone(cluster);
   return await cluster.queue("n2", WEB);
 }
 
@@ -51,6 +56,31 @@ async function killPulse(cluster: Cluster, signal: AbortSignal): Promise<number>
   return kills;
 }
 
+async function killPulseUntilReset(
+  cluster: Cluster,
+  clock: GuestClock,
+  heal: () => Promise<void>,
+): Promise<void> {
+  const over = new AbortController();
+  const killing = killPulse(cluster, over.signal);
+  try {
+    await untilReset(cluster, clock);
+  } finally {
+    over.abort();
+    await heal();
+  }
+  const kills = await killing;
+  assert(kills > 0, "pulse was there to be killed");
+  cluster.timeline.mark(`pulse was killed ${kills} times before the reset`);
+}
+
+/** n2 lost its membership too; it held nothing. */
+async function takeAsMember(cluster: Cluster): Promise<Taken> {
+  await cluster.untilMember("n2");
+  const reserved = await cluster.reserve("n2", WEB, 120);
+  return { ...reserved, atMs: performance.now() };
+}
+
 async function sleep(ms: number): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));
 }
@@ -66,11 +96,7 @@ async function checkEnd(cluster: Cluster, clock: GuestClock, taken: Promise<Take
   assert(atMs > resetMs, "nobody takes over before the reset");
   const writer = cluster.startWriter("n2", WEB, version);
   await cluster.untilRecords(WEB, 10);
-  writer.signal("SIGTERM");
-  await writer.ended;
-  await cluster.checkRecords("n2", WEB);
-  await cluster.release("n2", WEB);
-  await cluster.checkFilesystem("n2", WEB);
+  await cluster.endAndCheck("n2", WEB, writer);
 }
 
 describe("the watchdog resets", function () {
@@ -98,21 +124,26 @@ describe("the watchdog resets", function () {
   });
 
   it("a node without its LUN, whose pulse dies again and again", async () => {
+    const { network } = cluster.lab;
     const { taken } = await hold(cluster);
     const clock = await cluster.node("n1").clock();
-    await cluster.lab.network.cut("n1", "san");
+    await network.cut("n1", "san");
     cluster.timeline.mark("n1 is cut off from the SAN");
-    const over = new AbortController();
-    const killing = killPulse(cluster, over.signal);
-    try {
-      await untilReset(cluster, clock);
-    } finally {
-      over.abort();
-      await cluster.lab.network.heal();
-    }
-    const kills = await killing;
-    assert(kills > 0, "pulse was there to be killed");
-    cluster.timeline.mark(`pulse was killed ${kills} times before the reset`);
+    await killPulseUntilReset(cluster, clock, async () => {
+      await network.heal();
+    });
     await checkEnd(cluster, clock, taken);
+  });
+
+  it("a node whose LUN hangs, for everybody, and whose pulse dies again and again", async () => {
+    const { san } = cluster.lab;
+    await holdAlone(cluster);
+    const clock = await cluster.node("n1").clock();
+    await san.hang("lun0");
+    cluster.timeline.mark("LUN 0 hangs");
+    await killPulseUntilReset(cluster, clock, async () => {
+      await san.heal("lun0");
+    });
+    await checkEnd(cluster, clock, takeAsMember(cluster));
   });
 });

@@ -8,7 +8,7 @@ import { join } from "node:path";
 
 const DEFAULT_DIR = "/var/cache/sharedha-lab";
 
-/** `SHAREDHA_LAB_DIR`, else /var/cache/sharedha-lab: about 1.2 GB. */
+/** `SHAREDHA_LAB_DIR`, else /var/cache/sharedha-lab: about 2 GB. */
 export function cacheDir(): string {
   const dir = process.env["SHAREDHA_LAB_DIR"] ?? DEFAULT_DIR;
   // QEMU takes some of these paths inside of lists with commas.
