@@ -54,7 +54,7 @@ describe("the holder's path to the storage is cut", function () {
     }
     for (const group of [WEB, FILES]) {
       const last = cluster.acknowledged(group).at(-1);
-      assert(last !== undefined && last.node === "n1");
+      assert.equal(last?.node, "n1");
       assert(
         last.atMs - cutMs <= BOUND_MS,
         "what n1 writes later than B is acknowledged to nobody",
