@@ -174,7 +174,7 @@ export class Node {
       self: () => this.#self,
       context: () => this.refusalContext(),
     });
-    this.config = new ConfigHolder(this.#regionConfig, () => {
+    this.config = new ConfigHolder(this.#regionConfig, region.timings, () => {
       this.#dataIsLocal = this.#isDataLocal();
     });
   }
