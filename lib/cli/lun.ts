@@ -13,14 +13,20 @@ export function register(program: Command, bind: Bind): void {
     lun
       .command("replace <path>")
       .description("make a blank or changed LUN count: copy a majority's records to it, new epoch")
-      .action(bind((context, args) => replace(context, args[0] ?? ""))),
+      .option("--force", "overwrite a device that holds data; never one that is in use")
+      .action(
+        bind((context, args, options) =>
+          replace(context, args[0] ?? "", options["force"] === true),
+        ),
+      ),
     "sharedha lun replace /dev/sdc",
+    "sharedha lun replace /dev/sdc --force",
   );
 }
 
-async function replace(context: Context, path: string): Promise<undefined> {
+async function replace(context: Context, path: string, force: boolean): Promise<undefined> {
   // The daemon has another working directory.
-  const replaced = await context.client.replaceLun(resolve(path));
+  const replaced = await context.client.replaceLun({ path: resolve(path), force });
   report(
     context,
     replaced,

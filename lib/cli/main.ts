@@ -13,8 +13,8 @@ import {
   withCommonOptions,
 } from "./command.js";
 import { createContext, type Edges } from "./context.js";
+import { printError } from "./error-text.js";
 import { exitCodeOf, usageError } from "./exit-code.js";
-import { printable } from "./text.js";
 import { processTerminal, type Terminal } from "./terminal.js";
 import { VERSION } from "./version.js";
 
@@ -172,17 +172,8 @@ function reportError(thrown: unknown, terminal: Terminal, isJson: boolean): numb
     // A group of commands without the command: its help is on standard error already.
     return exitCodeOf(error);
   }
-  if (isJson) {
-    const { code, message, hint, fields } = error;
-    terminal.out(`${JSON.stringify({ error: { code, message, hint, fields } })}\n`);
-  }
-  terminal.err(`sharedha: ${lines(error.message)}\n  remedy: ${lines(error.hint)}\n`);
+  printError(error, terminal, isJson);
   return exitCodeOf(error);
-}
-
-/** A message may have several lines (what a region holds); control characters it may not have. */
-function lines(text: string): string {
-  return text.split("\n").map(printable).join("\n  ");
 }
 
 function asShareHaError(thrown: unknown): ShareHaError {

@@ -19,6 +19,7 @@ import {
   waitOption,
 } from "./command.js";
 import { type Context } from "./context.js";
+import { printError } from "./error-text.js";
 import { usageError } from "./exit-code.js";
 import { whileWaiting } from "./granted-text.js";
 import { printable } from "./text.js";
@@ -159,11 +160,12 @@ async function superviseCommand(
   }
 }
 
+/** Not thrown: as shells have it, the exit code says here why the command did not start. */
 function reportUnstarted(context: Context, error: unknown): number {
   if (!(error instanceof ShareHaError)) {
     throw error;
   }
-  context.terminal.err(`sharedha: ${printable(error.message)}\n  remedy: ${error.hint}\n`);
+  printError(error, context.terminal, context.isJson);
   return error.fields["errno"] === "ENOENT" ? 127 : 126;
 }
 

@@ -4,7 +4,8 @@
  */
 import { ShareHaError } from "../errors.js";
 import { type ConfigBody } from "../net/api.js";
-import { type ClusterConfig, requireClusterConfig } from "../region/cluster-config.js";
+import { type Timings } from "../lease/timings.js";
+import { type ClusterConfig, requireClusterConfig, timerKey } from "../region/cluster-config.js";
 
 export const REFRESH_EVERY_MS = 15_000;
 
@@ -25,13 +26,16 @@ export interface StoredConfig {
 
 export class ConfigHolder {
   readonly #store: ConfigStore;
+  readonly #timings: Timings;
   readonly #onChange: (config: ClusterConfig) => void;
   #stored: StoredConfig | undefined;
   #config: ClusterConfig = requireClusterConfig("");
   #trouble: ShareHaError | undefined;
 
-  constructor(store: ConfigStore, onChange: (config: ClusterConfig) => void) {
+  /** @param timings of the region, as all members live by them */
+  constructor(store: ConfigStore, timings: Timings, onChange: (config: ClusterConfig) => void) {
     this.#store = store;
+    this.#timings = timings;
     this.#onChange = onChange;
   }
 
@@ -63,7 +67,7 @@ export class ConfigHolder {
 
   /** @throws ERR_CONFIG (every problem of the text), ERR_TIMERS_FIXED, and those of the store */
   async apply(body: ConfigBody): Promise<ConfigBody> {
-    refuseTimers(requireClusterConfig(body.toml));
+    refuseOtherTimers(requireClusterConfig(body.toml), this.#timings);
     const stored = await this.#store.write(body.toml, body.stamp);
     this.#take(stored);
     return stored;
@@ -92,12 +96,23 @@ export class ConfigHolder {
   }
 }
 
-/** Running members publish and judge by the region's timers; they change only with all of them stopped. */
-function refuseTimers(config: ClusterConfig): void {
-  if (Object.keys(config.timers).length > 0) {
-    throw new ShareHaError("ERR_TIMERS_FIXED", "timers cannot be changed while the cluster runs", {
-      hint: "Leave [timers] out; another profile is chosen with: sharedha init --profile",
-    });
+/**
+ * Members publish and judge by the timers that `init` wrote into the region. A text may go on saying them, as the one that
+ * `init` took does; one that leaves them out says nothing about them.
+ */
+function refuseOtherTimers({ timers }: ClusterConfig, inForce: Timings): void {
+  const names = Object.keys(inForce) as (keyof Timings)[];
+  const name = names.find((each) => timers[each] !== undefined && timers[each] !== inForce[each]);
+  if (name !== undefined) {
+    const key = timerKey(name);
+    throw new ShareHaError(
+      "ERR_TIMERS_FIXED",
+      `timers.${key}: the cluster was made with ${inForce[name]} ms, and that cannot be changed to ${timers[name] ?? 0} ms`,
+      {
+        hint: `Write ${key} = ${inForce[name]}, or leave [timers] out: it is read by sharedha init only.`,
+        fields: { timer: key, inForceMs: inForce[name] },
+      },
+    );
   }
 }
 

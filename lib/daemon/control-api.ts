@@ -16,6 +16,7 @@ import {
   type EventsBody,
   type LeaseBody,
   type LunReplacedBody,
+  type ReplaceLunBody,
   type ReservedBody,
   type StatusBody,
 } from "../net/api.js";
@@ -39,7 +40,10 @@ const RESERVE = z.strictObject({ waitMs: waitMs.default(0) });
 const PROTECT = z.strictObject({ pid: z.int().min(2).max(4_194_304) });
 const CONFIG = z.strictObject({ toml: z.string(), stamp: z.string().max(64) });
 const UNDO = z.strictObject({ stamp: z.string().max(64) });
-const REPLACE = z.strictObject({ path: z.string().min(1).max(4_096) });
+const REPLACE = z.strictObject({
+  path: z.string().min(1).max(4_096),
+  force: z.boolean().default(false),
+});
 const NOTHING = z.strictObject({}).nullish();
 const NAMED = z.object({ name: z.string().min(1).max(64) });
 const EVENTS = z.strictObject({
@@ -74,7 +78,7 @@ export interface ControlNode {
   config(): Promise<ConfigBody>;
   applyConfig(body: ConfigBody): Promise<ConfigBody>;
   undoConfig(stamp: string): Promise<ConfigBody>;
-  replaceLun(path: string): Promise<LunReplacedBody>;
+  replaceLun(body: ReplaceLunBody): Promise<LunReplacedBody>;
   /** Resolves when this node has left; the process ends after the answer. */
   leave(): Promise<void>;
 }
@@ -258,7 +262,7 @@ function addNode(app: FastifyInstance, node: ControlNode): void {
   );
   app.post(
     "/v1/luns/replace",
-    async (request) => await node.replaceLun(parse(REPLACE, request.body).path),
+    async (request) => await node.replaceLun(parse(REPLACE, request.body)),
   );
 }
 

@@ -2,7 +2,11 @@
 import { ShareHaError } from "../errors.js";
 import { type ErrorBody } from "../net/api.js";
 
-/** 404: no such thing. 409: refused now. 503: this node or the LUNs cannot now. Everything else unexpected is 500. */
+/**
+ * 400: the request or the configuration must be changed. 404: no such thing. 409: refused now. 503: this node or the LUNs
+ * cannot now. Everything else is unexpected and 500. The exit code of a command follows from it (cli/exit-code.ts); a code
+ * that both sides throw has one exit code (test/unit/daemon/http-error.test.ts).
+ */
 const STATUS: Readonly<Record<string, number>> = {
   ERR_BAD_REQUEST: 400,
   ERR_CONFIG: 400,
@@ -12,12 +16,22 @@ const STATUS: Readonly<Record<string, number>> = {
   ERR_LEASE_NAME: 400,
   ERR_WHICH_GROUP: 400,
   ERR_NOT_A_SESSION: 400,
+  ERR_NO_DATA: 400,
+  ERR_NOT_A_DEVICE: 400,
+  ERR_READ_ONLY_DEVICE: 400,
+  ERR_DIRECT_IO: 400,
+  ERR_SECTOR_SIZE: 400,
+  ERR_TRUNCATED: 400,
+  ERR_LUN_TOO_SMALL: 400,
+  ERR_SAME_LUN_TWICE: 400,
+  ERR_NEWER_VERSION: 400,
   ERR_TOO_LARGE: 413,
   ERR_NO_SUCH_PATH: 404,
   ERR_NO_SUCH_LEASE: 404,
   ERR_NO_SUCH_GROUP: 404,
   ERR_NO_SUCH_HOST: 404,
   ERR_NO_SUCH_PROCESS: 404,
+  ERR_NO_SUCH_DEVICE: 404,
   ERR_LEASE_HELD: 409,
   ERR_HELD_HERE: 409,
   ERR_LEASE_EXISTS: 409,
@@ -25,6 +39,8 @@ const STATUS: Readonly<Record<string, number>> = {
   ERR_LEASE_OF_GROUP: 409,
   ERR_LEASE_BOUND: 409,
   ERR_LEASE_INTERNAL: 409,
+  ERR_LEASE_LOST: 409,
+  ERR_TOO_MANY_LEASES: 409,
   ERR_REGION_FULL: 409,
   ERR_TIMED_OUT: 409,
   ERR_CONTENDED: 409,
@@ -42,6 +58,9 @@ const STATUS: Readonly<Record<string, number>> = {
   ERR_MOUNT_POINT: 409,
   ERR_STILL_MOUNTED: 409,
   ERR_DEVICE_BUSY: 409,
+  ERR_DEVICE_HAS_DATA: 409,
+  ERR_LIVE_HEARTBEATS: 409,
+  ERR_REPLACE_NOT_POSSIBLE: 409,
   ERR_NOTHING_BOUND: 409,
   ERR_CONFIG_CONFLICT: 409,
   ERR_NOTHING_TO_UNDO: 409,
@@ -50,6 +69,11 @@ const STATUS: Readonly<Record<string, number>> = {
   ERR_NOT_JOINED: 503,
   ERR_NODE_LOST: 503,
   ERR_PULSE: 503,
+  ERR_STATE_DIR: 503,
+  ERR_LUN_OPEN: 503,
+  ERR_LUN_READ: 503,
+  ERR_LUN_WRITE: 503,
+  ERR_LUN_TIMEOUT: 503,
 };
 
 export function statusOf(error: ShareHaError): number {

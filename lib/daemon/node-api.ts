@@ -9,6 +9,7 @@ import {
   type EventsBody,
   type LeaseBody,
   type LunReplacedBody,
+  type ReplaceLunBody,
   type ReservedBody,
   type StatusBody,
 } from "../net/api.js";
@@ -222,8 +223,8 @@ export class NodeApi implements ControlNode {
     return stored;
   }
 
-  async replaceLun(path: string): Promise<LunReplacedBody> {
-    return await this.#node.replaceLun(path);
+  async replaceLun(body: ReplaceLunBody): Promise<LunReplacedBody> {
+    return await this.#node.replaceLun(body);
   }
 
   async leave(): Promise<void> {

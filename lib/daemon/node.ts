@@ -12,7 +12,7 @@ import { ShareHaError } from "../errors.js";
 import { outboxOffset, outboxesReadLength } from "../format/geometry.js";
 import { type Self } from "../lease/ballot.js";
 import { holdBackMs } from "../lease/timings.js";
-import { type LunReplacedBody } from "../net/api.js";
+import { type LunReplacedBody, type ReplaceLunBody } from "../net/api.js";
 import { type Clock, type Random } from "../port/clock.js";
 import { type ReadOp } from "../port/disk.js";
 import { nodeIdentity } from "../pulse/identity.js";
@@ -177,7 +177,7 @@ export class Node {
       self: () => this.#self,
       context: () => this.refusalContext(),
     });
-    this.config = new ConfigHolder(this.#regionConfig, () => {
+    this.config = new ConfigHolder(this.#regionConfig, region.timings, () => {
       this.#dataIsLocal = this.#isDataLocal();
     });
   }
@@ -280,9 +280,10 @@ export class Node {
   }
 
   /** A new path is noted for the next start of this node's processes, which take it up then. */
-  async replaceLun(path: string): Promise<LunReplacedBody> {
+  async replaceLun(body: ReplaceLunBody): Promise<LunReplacedBody> {
+    const { path } = body;
     const lost = this.region.luns.filter((lun) => !lun.counts).map((lun) => lun.path);
-    const replaced = await this.#regionConfig.replaceLun(path);
+    const replaced = await this.#regionConfig.replaceLun(body);
     const { paths } = this.settings;
     if (!paths.includes(path)) {
       const gone = lost.find((each) => paths.includes(each));

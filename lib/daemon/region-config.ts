@@ -1,7 +1,7 @@
 /** The configuration slots and the set of LUNs, changed under the lease `sharedha:config` of this node. */
 import { ShareHaError } from "../errors.js";
 import { type HeldLease, type Self } from "../lease/ballot.js";
-import { type LunReplacedBody } from "../net/api.js";
+import { type LunReplacedBody, type ReplaceLunBody } from "../net/api.js";
 import { parseStamp, stampText } from "../region/config-document.js";
 import { ConfigStore as Slots, type StoredConfig as StoredSlot } from "../region/config-store.js";
 import { replaceLun } from "../region/lun-replace.js";
@@ -65,10 +65,11 @@ export class RegionConfig implements ConfigStore {
     });
   }
 
-  async replaceLun(path: string): Promise<LunReplacedBody> {
+  async replaceLun({ path, force }: ReplaceLunBody): Promise<LunReplacedBody> {
     const { region, disk } = this.#options;
     return await this.#underLease(async (held) => {
-      const report = await replaceLun({ region, path, held, hasRight: () => disk.hasRight() });
+      const hasRight = (): boolean => disk.hasRight();
+      const report = await replaceLun({ region, path, force, held, hasRight });
       return { lun: report.lunIndex + 1, epoch: String(report.epoch) };
     });
   }

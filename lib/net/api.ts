@@ -16,7 +16,7 @@
  *   POST /v1/protect ProtectBody                      -> { protected: true }
  *   GET  /v1/config  PUT /v1/config ConfigBody        -> ConfigBody
  *   POST /v1/config/undo { stamp }                    -> ConfigBody       (the previous text, as a new change)
- *   POST /v1/luns/replace { path }                    -> { lun, epoch }
+ *   POST /v1/luns/replace ReplaceLunBody              -> LunReplacedBody
  *
  * Bound to its connection: an acquire with `bindToConnection` and every protect that follows on the same connection. The
  * client polls `/v1/events` with waitMs on that connection, so it is never idle for long. When the connection closes,
@@ -182,6 +182,13 @@ export interface ConfirmedBody {
   readonly hostId: number;
   readonly generation: string;
   readonly validSeconds: number;
+}
+
+export interface ReplaceLunBody {
+  /** As the daemon finds it: absolute. */
+  readonly path: string;
+  /** Also a device that holds data; never one in use. */
+  readonly force: boolean;
 }
 
 export interface LunReplacedBody {

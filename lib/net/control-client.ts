@@ -33,6 +33,7 @@ import {
   type EventsBody,
   type LeaseBody,
   type LunReplacedBody,
+  type ReplaceLunBody,
   type ProtectBody,
   type ReserveBody,
   type ReservedBody,
@@ -170,13 +171,13 @@ export class ControlClient {
     return this.#call({ method: "POST", path: "/v1/config/undo", body, shape: CONFIG_SHAPE });
   }
 
-  replaceLun(path: string): Promise<LunReplacedBody> {
+  replaceLun(body: ReplaceLunBody): Promise<LunReplacedBody> {
     return this.#call({
       method: "POST",
       path: "/v1/luns/replace",
-      body: { path },
+      body,
       shape: LUN_REPLACED_SHAPE,
-      // It copies every record of the region.
+      // It copies every record of the region, and first watches records of hosts for up to 140 s (sanlock's).
       timeoutMs: 10 * this.#answerMs,
     });
   }

@@ -60,10 +60,18 @@ const ConfigSchema = z.strictObject({
   group: z.record(z.string(), GroupSchema).default({}),
 });
 
+/** The timers as people write them. */
+const TIMER_KEYS: Readonly<Record<keyof Timings, string>> = {
+  intervalMs: "interval_ms",
+  deadlineMs: "deadline_ms",
+  ttlMs: "ttl_ms",
+  watchdogMs: "watchdog_ms",
+};
+
 /** The keys of each table, and an example of each value, for the messages. */
 const KNOWN_KEYS: Readonly<Record<string, readonly string[]>> = {
   "": Object.keys(ConfigSchema.shape),
-  timers: ["interval_ms", "deadline_ms", "ttl_ms", "watchdog_ms"],
+  timers: Object.values(TIMER_KEYS),
   "group.*": Object.keys(GroupSchema.shape),
   "group.*.mount": Object.keys(MountSchema.shape),
 };
@@ -126,6 +134,11 @@ export function configError(problems: readonly Problem[]): ShareHaError {
     hint: example === "" ? "Correct the text and apply it again." : `For example: ${example}`,
     fields: { problems: problems.length },
   });
+}
+
+/** How the configuration names a timer. */
+export function timerKey(timer: keyof Timings): string {
+  return TIMER_KEYS[timer];
 }
 
 /**

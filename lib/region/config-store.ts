@@ -97,12 +97,12 @@ export class ConfigStore {
     return { stamp: outcome.stamp, document, config };
   }
 
-  /** Writes the configuration before the current one again, as a new one. @throws as `write`, ERR_CONFIG_MISSING */
+  /** Writes the configuration before the current one again, as a new one. @throws as `write`, ERR_NOTHING_TO_UNDO */
   async undo(change: Omit<ConfigChange, "toml" | "basedOn">): Promise<StoredConfig> {
     const [current, previous] = await this.history();
     if (current === undefined || previous === undefined) {
       throw new ShareHaError(
-        "ERR_CONFIG_MISSING",
+        "ERR_NOTHING_TO_UNDO",
         "There is no earlier configuration to go back to.",
         {
           hint: "Apply the text that you want: sharedha config apply FILE.",

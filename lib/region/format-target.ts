@@ -5,6 +5,7 @@ import { closeSync, existsSync, openSync, statSync, truncateSync, unlinkSync } f
 import { dirname, resolve } from "node:path";
 
 import { ShareHaError } from "../errors.js";
+import { type LunContent } from "../lease/lun-set.js";
 import { type LunDevice } from "../port/disk.js";
 import { requireUnclaimed } from "../system/device-claim.js";
 import { deviceError } from "../system/device-error.js";
@@ -73,7 +74,10 @@ export async function openTarget(options: TargetOptions): Promise<FormatTarget> 
     device = await openLun({ path, baseOffset: 0, size: deviceBytes, sectorSize });
     const port = await lookAt({ path, facts, raw: device, sectorSize, size: deviceBytes });
     if (!created) {
-      await refuseData(path, port, options.force);
+      refuseNewer(path, port.content);
+      if (!options.force) {
+        await refuseData(path, port);
+      }
       const starts = [...new Set([0, port.window.offset])];
       const { sleep, onWait } = options;
       await requireNoHeartbeats({ path, device, deviceBytes, sectorSize, starts, sleep, onWait });
@@ -145,8 +149,8 @@ async function createFile(path: string, bytes: number): Promise<void> {
   );
 }
 
-async function refuseData(path: string, port: RegionPort, force: boolean): Promise<void> {
-  const { content } = port;
+/** @throws ERR_NEWER_VERSION, also where data may be overwritten: nobody here can read who is alive there */
+export function refuseNewer(path: string, content: LunContent): void {
   if (content.kind === "newer") {
     throw new ShareHaError("ERR_NEWER_VERSION", `${path}: ${content.reason}`, {
       hint:
@@ -155,9 +159,10 @@ async function refuseData(path: string, port: RegionPort, force: boolean): Promi
       fields: { path },
     });
   }
-  if (force) {
-    return;
-  }
+}
+
+async function refuseData(path: string, port: RegionPort): Promise<void> {
+  const { content } = port;
   const what: string[] = [];
   if (content.kind === "superblock") {
     what.push(`a sharedha region of cluster ${content.superblock.clusterName}`);

@@ -20,10 +20,8 @@ import { mergeUnits } from "../lease/lun-merge.js";
 import { recordedWwid } from "../lease/lun-set.js";
 import { majorityOf } from "../lease/procedure.js";
 import { type DiskOp, type LunDevice } from "../port/disk.js";
-import { probeSignatures } from "../system/gpt.js";
-import { openLun } from "../system/lun-device.js";
-import { openPort, type RegionPort } from "./find-region.js";
 import { type Region, type RegionLunInfo } from "./open-region.js";
+import { openReplacement, type Replacement } from "./replacement.js";
 import { RegionLun } from "./region-lun.js";
 import { superblockWrites, zeroWrites } from "./region-image.js";
 
@@ -35,8 +33,8 @@ export interface ReplaceOptions {
   readonly held: HeldLease;
   /** True while this host still has the right to write. */
   readonly hasRight: () => boolean;
-  /** Take the device although it holds data that is no region of this cluster. */
-  readonly force?: boolean;
+  /** Take the device although it holds data; never one in use, and never a LUN of this set. */
+  readonly force: boolean;
 }
 
 export interface ReplaceReport {
@@ -53,14 +51,14 @@ const COPY_DEADLINE_MS = 30_000;
 const EPOCHS_PER_LVER = 256n;
 
 /**
- * @throws ERR_REPLACE_NOT_POSSIBLE (no LUN is lost, or no majority is left), ERR_SAME_LUN_TWICE, ERR_DEVICE_HAS_DATA,
- *   ERR_LUN_TOO_SMALL, ERR_SECTOR_SIZE, ERR_LEASE_LOST, ERR_NO_QUORUM, ERR_LUN_WRITE, ERR_LUN_READ
+ * @throws ERR_REPLACE_NOT_POSSIBLE (no LUN is lost, or no majority is left), ERR_LEASE_LOST, ERR_NO_QUORUM, ERR_LUN_WRITE,
+ *   and the errors of openReplacement
  */
 export async function replaceLun(options: ReplaceOptions): Promise<ReplaceReport> {
   const { region, path } = options;
   await region.reprobe();
   const lunIndex = chooseIndex(region, path);
-  const target = await openReplacement(options, lunIndex);
+  const target = await openReplacement({ ...options, lunIndex });
   try {
     const identity: LunIdentity = {
       uuid: randomUUID(),
@@ -103,102 +101,6 @@ function chooseIndex(region: Region, path: string): number {
     );
   }
   return chosen.index;
-}
-
-interface Replacement {
-  readonly device: LunDevice;
-  readonly isBlock: boolean;
-  readonly wwid: string;
-}
-
-/** Opens the new LUN as a region of its own: whole, or in the lock partition it already has. */
-async function openReplacement(options: ReplaceOptions, lunIndex: number): Promise<Replacement> {
-  const { region, path } = options;
-  const port = await openPort({
-    path,
-    lockFile: undefined,
-    lockWaitMs: 0,
-    readOnly: true,
-    realtime: false,
-  });
-  await port.raw?.close();
-  const { facts, content } = port;
-  if (facts === undefined || port.raw === undefined) {
-    const failed = content.kind === "failed" ? content : undefined;
-    throw new ShareHaError(
-      failed?.code ?? "ERR_LUN_READ",
-      failed?.reason ?? `${path} cannot be opened`,
-      {
-        hint: failed?.remedy ?? "Check the path.",
-        fields: { path },
-      },
-    );
-  }
-  refuseMember(region, path, facts.wwid, lunIndex);
-  if (options.force !== true) {
-    await refuseData(path, port);
-  }
-  const { areaCount, areaSize, sectorSize } = region.superblock;
-  const needed = areaCount * areaSize;
-  if (facts.sectorSize > sectorSize) {
-    throw new ShareHaError(
-      "ERR_SECTOR_SIZE",
-      `${path} has sectors of ${facts.sectorSize} bytes, the region ${sectorSize}`,
-      { hint: "Take a device with the sector size of the others.", fields: { path } },
-    );
-  }
-  const baseOffset = port.window.offset;
-  const room = baseOffset === 0 ? facts.sizeBytes : port.window.length;
-  if (room < needed) {
-    throw new ShareHaError(
-      "ERR_LUN_TOO_SMALL",
-      `${path} has room for ${room} bytes; ${needed} are needed`,
-      {
-        hint: "Take a device as large as the others.",
-        fields: { path },
-      },
-    );
-  }
-  const device = await openLun({ path, baseOffset, size: needed, sectorSize });
-  return { device, isBlock: facts.isBlock, wwid: facts.wwid };
-}
-
-function refuseMember(region: Region, path: string, wwid: string, lunIndex: number): void {
-  const member = region.luns.find(
-    (lun, index) => index !== lunIndex && lun.counts && lun.probe?.wwid === wwid,
-  );
-  if (member !== undefined) {
-    throw new ShareHaError(
-      "ERR_SAME_LUN_TWICE",
-      `${path} is ${member.path}, which is in the set already.`,
-      {
-        hint: "Give a device of its own.",
-        fields: { path },
-      },
-    );
-  }
-}
-
-async function refuseData(path: string, port: RegionPort): Promise<void> {
-  const { content } = port;
-  const what: string[] = [];
-  if (content.kind === "superblock") {
-    what.push(`a sharedha region of cluster ${content.superblock.clusterName}`);
-  } else if (content.kind !== "blank" && content.kind !== "foreign") {
-    what.push(content.reason);
-  }
-  const signatures = await probeSignatures(path);
-  if (signatures.kind === "found") {
-    // Our own lock partition on a device that was prepared for this is no data.
-    const isPrepared = port.window.offset > 0;
-    what.push(...signatures.what.filter((one) => !(isPrepared && /^(gpt|PMBR|dos)\b/i.test(one))));
-  }
-  if (what.length > 0) {
-    throw new ShareHaError("ERR_DEVICE_HAS_DATA", `${path} holds data: ${what.join(", ")}.`, {
-      hint: "Nothing was written. If all of that may be destroyed: the same command with --force.",
-      fields: { path, found: what.join(", ") },
-    });
-  }
 }
 
 function nextSuperblock(

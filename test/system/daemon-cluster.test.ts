@@ -103,6 +103,48 @@ describe("sharedha fence --confirm-off", function () {
   });
 });
 
+describe("sharedha config of a cluster that was made with timers of its own", function () {
+  this.timeout(60_000);
+  const workspace = new Workspace("timers");
+  const text = "[timers]\nttl_ms = 4000\n";
+  let node: TestNode;
+
+  function file(toml: string): string {
+    const path = workspace.path("cluster.toml");
+    writeFileSync(path, toml);
+    return path;
+  }
+
+  before(async () => {
+    const lun = workspace.path("lun");
+    const words = ["init", lun, "--cluster", "timed", "--size", "32M", "--config", file(text)];
+    done(await sharedha(words));
+    node = new TestNode(workspace, { name: "n1", luns: [lun], watchdog: "none" });
+    done(await node.join());
+  });
+
+  after(async () => {
+    assert.deepEqual(await workspace.clean(), []);
+  });
+
+  it("lives by them, and has nothing to undo yet", async () => {
+    assert.equal((await node.status()).timers.ttlMs, 4_000);
+    assert.equal(done(await node.cli("config", "show")), text);
+    const error = errorOf(await node.cli("config", "undo", "--json"), 1);
+    assert.equal(error.code, "ERR_NOTHING_TO_UNDO");
+  });
+
+  it("takes a change of something else with the same timers, and refuses other timers", async () => {
+    done(await node.cli("config", "apply", file(`accept_guard = true\n${text}`)));
+    const other = file("accept_guard = true\n[timers]\nttl_ms = 4500\n");
+    const error = errorOf(await node.cli("config", "apply", other, "--json"), 2);
+    assert.equal(error.code, "ERR_TIMERS_FIXED");
+    assert.match(error.message, /timers\.ttl_ms: .* 4000 ms/);
+    assert.equal(done(await node.cli("config", "show")), `accept_guard = true\n${text}`);
+    assert.match(done(await node.cli("config", "undo")), /^- accept_guard = true$/m);
+  });
+});
+
 describe("sharedha config with two nodes", function () {
   this.timeout(60_000);
   const workspace = new Workspace("config");

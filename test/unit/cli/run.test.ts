@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { killAfter } from "../../../lib/cli/run.js";
+import { type ErrorBody } from "../../../lib/net/api.js";
 import { type FakeDaemon, refusal, startFakeDaemon, statusBody } from "./fake-daemon.js";
 
 const BIN = fileURLToPath(new URL("../../../bin/sharedha.js", import.meta.url));
@@ -130,6 +131,23 @@ describe("sharedha run", function () {
     const noProgram = join(daemon.stateDir, "text");
     writeFileSync(noProgram, "", { mode: 0o600 });
     assert.equal((await start(daemon, [noProgram]).done).exitCode, 126);
+  });
+
+  it("with --json the error of a command that cannot be started is on standard output too", async () => {
+    const noProgram = join(daemon.stateDir, "text");
+    writeFileSync(noProgram, "", { mode: 0o600 });
+    for (const [file, exitCode, errno] of [
+      ["/no/such/program", 127, "ENOENT"],
+      [noProgram, 126, "EACCES"],
+    ] as const) {
+      const ran = await start(daemon, [file], ["--json"]).done;
+      assert.equal(ran.exitCode, exitCode);
+      const { error } = JSON.parse(ran.out) as ErrorBody;
+      assert.equal(error.code, "ERR_SPAWN");
+      assert.deepEqual(error.fields, { file, errno });
+      assert.equal(ran.err, `sharedha: ${error.message}\n  remedy: ${error.hint}\n`);
+      assert.equal(paths().at(-1), "/v1/leases/job/release");
+    }
   });
 
   it("a lease that is refused: exit code 1, and the command never starts", async () => {

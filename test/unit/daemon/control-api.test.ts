@@ -128,6 +128,23 @@ describe("the control API", () => {
     assert.equal(node.acquire.callCount, 0);
   });
 
+  it("takes --force of a LUN only where it was said", async () => {
+    node.replaceLun.resolves({ lun: 2, epoch: "7" });
+    const bodies = ['{"path":"/dev/sdc"}', '{"path":"/dev/sdc","force":true}'];
+    for (const body of bodies) {
+      assert.equal((await ask("POST", "/v1/luns/replace", body)).status, 200);
+    }
+    assert.deepEqual(
+      node.replaceLun.args.map(([body]) => body),
+      [
+        { path: "/dev/sdc", force: false },
+        { path: "/dev/sdc", force: true },
+      ],
+    );
+    const answer = await ask("POST", "/v1/luns/replace", '{"path":"/dev/sdc","force":"yes"}');
+    assert.deepEqual([answer.status, codeOf(answer)], [400, "ERR_BAD_REQUEST"]);
+  });
+
   it("refuses a body above 64 KiB", async () => {
     const answer = await ask(
       "PUT",

@@ -31,6 +31,7 @@ describe("config-store", function () {
     assert.equal(first.document.updatedBy, "init");
     assert.equal(first.config.groups[0]?.name, "web");
     const change = { held, hostId: 2, node: "n2" };
+    await refused("ERR_NOTHING_TO_UNDO", store.undo(change));
     const second = await store.write({
       ...change,
       toml: "accept_guard = true",

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { copyFileSync, readFileSync, rmSync } from "node:fs";
 
+import { geometryOf } from "../../../lib/format/geometry.js";
+import { superblockOffsets } from "../../../lib/format/superblock.js";
 import { lookupLease } from "../../../lib/lease/lease-index.js";
 import { type HeldLease, releaseLeader } from "../../../lib/lease/ballot.js";
 import { replaceLun } from "../../../lib/region/lun-replace.js";
@@ -19,15 +21,21 @@ import {
 } from "./clusters.js";
 
 const MIB = 1024 * 1024;
+const VERSION_OFFSET = 8;
 
 /** `sharedha lun replace`: takes the lease of the configuration, replaces, gives it back. */
-async function replace(region: Region, hostId: number, path: string): Promise<bigint> {
+async function replace(
+  region: Region,
+  hostId: number,
+  path: string,
+  force = false,
+): Promise<bigint> {
   const held: HeldLease = await mustAcquire(
     region,
     hostId,
     await mustLookup(region, "sharedha:config"),
   );
-  const report = await replaceLun({ region, path, held, hasRight: () => true });
+  const report = await replaceLun({ region, path, force, held, hasRight: () => true });
   const { luns, self } = termsOf(region, hostId);
   const released = await runProcedure(releaseLeader(luns, self, held, false), memberOf(region));
   assert.equal(released.kind, "released");
@@ -128,12 +136,12 @@ describe("lun-replace", function () {
     const whole = await cluster.open(paths);
     const spare = cluster.workshop.file("spare", 12 * MIB);
     const config = await mustAcquire(whole, 1, await mustLookup(whole, "sharedha:config"));
-    const none = { region: whole, held: config, hasRight: () => true, path: spare };
+    const none = { region: whole, held: config, hasRight: () => true, force: true, path: spare };
     await refused("ERR_REPLACE_NOT_POSSIBLE", replaceLun(none));
     copyFileSync(c, cluster.path("copy"));
     rmSync(c);
     const region = await cluster.open([a, b, c]);
-    const options = { region, held: config, hasRight: () => true };
+    const options = { region, held: config, hasRight: () => true, force: false };
     await refused("ERR_SAME_LUN_TWICE", replaceLun({ ...options, path: a }));
     await refused("ERR_DEVICE_HAS_DATA", replaceLun({ ...options, path: cluster.path("copy") }));
     const small = cluster.workshop.file("small", 8 * MIB);
@@ -141,5 +149,31 @@ describe("lun-replace", function () {
     await refused("ERR_LEASE_LOST", replaceLun({ ...options, path: spare, hasRight: () => false }));
     assert.equal(region.superblock.epoch, 1n);
     assert(readFileSync(spare).every((byte) => byte === 0));
+  });
+
+  it("with force takes a device with data, but none of the set, of a newer version or in use", async () => {
+    const paths = await cluster.init(["a", "b", "c"]);
+    const [a = "", b = "", c = ""] = paths;
+    const [copy, newer] = [cluster.path("copy"), cluster.path("newer")];
+    copyFileSync(c, copy);
+    copyFileSync(c, newer);
+    for (const offset of superblockOffsets(geometryOf(512))) {
+      overwrite(newer, offset + VERSION_OFFSET, Uint8Array.of(9));
+    }
+    rmSync(c);
+    const region = await cluster.open([a, b, copy]);
+    assert.deepEqual(region.lunSet.counts, [true, true, false], "a copy counts for nothing");
+    const held = await mustAcquire(region, 1, await mustLookup(region, "sharedha:config"));
+    const forced = { region, held, hasRight: () => true, force: true };
+    await refused("ERR_SAME_LUN_TWICE", replaceLun({ ...forced, path: a }));
+    await refused("ERR_NEWER_VERSION", replaceLun({ ...forced, path: newer }));
+    const small = cluster.workshop.file("small", 8 * MIB);
+    await refused("ERR_LUN_TOO_SMALL", replaceLun({ ...forced, path: small }));
+    await refused("ERR_NO_SUCH_DEVICE", replaceLun({ ...forced, path: cluster.path("none") }));
+    await refused("ERR_NOT_A_DEVICE", replaceLun({ ...forced, path: "/dev/null" }));
+    await refused("ERR_DEVICE_HAS_DATA", replaceLun({ ...forced, force: false, path: copy }));
+    assert.equal(region.superblock.epoch, 1n);
+    await replaceLun({ ...forced, path: copy });
+    assert.deepEqual(region.lunSet.counts, [true, true, true]);
   });
 });
