@@ -224,6 +224,10 @@ export class TestNode {
       }
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
+    const left = this.processes().map(({ pid, role }) => `${role} ${pid}`);
+    if (left.length > 0) {
+      throw new Error(`${this.name} does not end: ${left.join(", ")}`);
+    }
   }
 }
 

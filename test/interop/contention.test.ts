@@ -9,6 +9,7 @@ import { Workspace } from "../helpers/workspace.js";
 import { MAX_HOSTS, SPACE, writeRegion } from "./image.js";
 import { OurNode } from "./our-node.js";
 import { buildClient, SanlockDaemon, whyNoSanlock } from "./sanlock.js";
+import { skipIf } from "../helpers/skip.js";
 
 const geometry = geometryOf(512);
 const COUNTER_SIZE = 4096;
@@ -32,9 +33,7 @@ describe(`interop (c): a sanlock daemon and two of our nodes contend${skipped}`,
   let workspace: Workspace;
 
   before(function () {
-    if (missing !== undefined) {
-      this.skip();
-    }
+    skipIf(this, missing);
     workspace = new Workspace("interop-c");
   });
 

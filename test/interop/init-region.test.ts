@@ -9,6 +9,7 @@ import { Workspace } from "../helpers/workspace.js";
 import { MAX_HOSTS, SPACE } from "./image.js";
 import { OurNode } from "./our-node.js";
 import { buildClient, readLeader, SanlockDaemon, whyNoSanlock } from "./sanlock.js";
+import { skipIf } from "../helpers/skip.js";
 
 const geometry = geometryOf(512);
 const missing = whyNoSanlock();
@@ -19,9 +20,7 @@ describe(`interop (a): real sanlock in a region made by init${skipped}`, functio
   let workspace: Workspace;
 
   before(function () {
-    if (missing !== undefined) {
-      this.skip();
-    }
+    skipIf(this, missing);
     workspace = new Workspace("interop-init");
   });
 

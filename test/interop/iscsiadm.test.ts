@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import { must, Workspace } from "../helpers/workspace.js";
+import { skipIf } from "../helpers/skip.js";
 
 const WORLD = fileURLToPath(new URL("iscsiadm-world.js", import.meta.url));
 const PROGRAMS = ["iscsiadm", "tgtd", "tgtadm", "unshare", "ip", "python3"];
@@ -28,9 +29,7 @@ describe(`the real iscsiadm and a real target${missing === undefined ? "" : ` (s
   let seen: Record<string, unknown>;
 
   before(async function () {
-    if (missing !== undefined) {
-      this.skip();
-    }
+    skipIf(this, missing);
     const space = new Workspace("iscsiadm");
     try {
       const flags = ["--mount", "--net", "--propagation", "private"];

@@ -16,6 +16,7 @@ import { Workspace } from "../helpers/workspace.js";
 import { MAX_HOSTS, RESOURCES, SPACE, writeRegion } from "./image.js";
 import { OurNode } from "./our-node.js";
 import { buildClient, readLeader, sanlock, SanlockDaemon, whyNoSanlock } from "./sanlock.js";
+import { skipIf } from "../helpers/skip.js";
 
 const geometry = geometryOf(512);
 const LOCKSPACE = areaOffset(geometry, AREA.lockspace);
@@ -31,9 +32,7 @@ describe(`interop (a): real sanlock in a region that we wrote${skipped}`, functi
   let client = "";
 
   before(function () {
-    if (missing !== undefined) {
-      this.skip();
-    }
+    skipIf(this, missing);
     workspace = new Workspace("interop-a");
     client = buildClient(workspace);
   });

@@ -16,6 +16,7 @@ import { PROFILES } from "../../lib/lease/timings.js";
 import { Workspace } from "../helpers/workspace.js";
 import { OurNode } from "./our-node.js";
 import { buildClient, sanlock, SanlockDaemon, whyNoSanlock } from "./sanlock.js";
+import { skipIf } from "../helpers/skip.js";
 
 const geometry = geometryOf(512);
 const SPACE = "theirs";
@@ -33,9 +34,7 @@ describe(`interop (b): we, in a lockspace that sanlock formatted${skipped}`, fun
   const size = regionLength(geometry, 3);
 
   before(function () {
-    if (missing !== undefined) {
-      this.skip();
-    }
+    skipIf(this, missing);
     workspace = new Workspace("interop-b");
     path = workspace.path("theirs.img");
     const fd = openSync(path, "w");

@@ -33,6 +33,7 @@ import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
 import { eventually, pause } from "./pulse-harness.js";
 import { mountTarget } from "../helpers/mount-target.js";
 import { GROUP_EDGES } from "../../lib/daemon/data-device.js";
+import { skipIf } from "../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 const RECORD_BYTES = MIB;
@@ -59,9 +60,7 @@ describe("fsync during a cut", function () {
   let acknowledgements: string;
 
   before(function () {
-    if (whyNotRoot() !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNotRoot());
   });
   beforeEach(async () => {
     shop = new Workshop();

@@ -12,6 +12,8 @@ import { topMount } from "../../lib/system/filesystem.js";
 import { type Ran, sharedha, TestNode } from "../helpers/nodes.js";
 import { must, Workspace } from "../helpers/workspace.js";
 import { mountTarget } from "../helpers/mount-target.js";
+import { skipIf } from "../helpers/skip.js";
+import { whyNotRoot } from "../helpers/loop-image.js";
 
 const FREE = { ext4: "64M", xfs: "320M" } as const;
 /** Beside the region, in the LUN of the node. */
@@ -49,9 +51,7 @@ for (const type of ["ext4", "xfs"] as const) {
     let workspace: Workspace;
 
     before(function () {
-      if (process.getuid?.() !== 0) {
-        this.skip();
-      }
+      skipIf(this, whyNotRoot());
     });
 
     beforeEach(() => {

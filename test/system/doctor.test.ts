@@ -10,6 +10,7 @@ import { PROFILES } from "../../lib/lease/timings.js";
 import { createFaultyLun, type FaultyLun, whyNoFaultyLun } from "../helpers/hanging-lun.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
 import { findRoot } from "../helpers/root.js";
+import { skipIf } from "../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 const SHAREDHA = join(findRoot(), "dist/bin/sharedha.js");
@@ -45,11 +46,7 @@ describe("sharedha doctor", function () {
   let shop: Workshop;
 
   before(function () {
-    const why = whyNotRoot();
-    if (why !== undefined) {
-      this.test!.title += ` (skipped: ${why})`;
-      this.skip();
-    }
+    skipIf(this, whyNotRoot());
   });
   beforeEach(() => {
     shop = new Workshop();
@@ -263,11 +260,7 @@ describe("sharedha doctor", function () {
     let lun: FaultyLun;
 
     beforeEach(async function () {
-      const why = whyNoFaultyLun();
-      if (why !== undefined) {
-        this.currentTest!.title += ` (skipped: ${why})`;
-        this.skip();
-      }
+      skipIf(this, whyNoFaultyLun());
       lun = await createFaultyLun({ sizeBytes: 32 * MIB });
       await init(lun.path);
     });

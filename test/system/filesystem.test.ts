@@ -29,6 +29,7 @@ import { findMounts, ownMountNamespace } from "../../lib/system/mounts.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
 import { mountTarget } from "../helpers/mount-target.js";
 import { identifyBlockDevice } from "../../lib/system/mounted-filesystem.js";
+import { skipIf } from "../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 
@@ -47,11 +48,7 @@ describe("file systems", function () {
   const children: ChildProcess[] = [];
 
   before(function () {
-    const why = whyNotRoot();
-    if (why !== undefined) {
-      this.test!.title += ` (skipped: ${why})`;
-      this.skip();
-    }
+    skipIf(this, whyNotRoot());
   });
   beforeEach(() => {
     shop = new Workshop();

@@ -12,6 +12,7 @@ import { ownIdentity, processStartTime } from "../../lib/system/process.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
 import { eventually, guardPid, isGuardOf, pause, PulseLab } from "./pulse-harness.js";
 import { mountTarget, noSuchMount } from "../helpers/mount-target.js";
+import { skipIf } from "../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 const FAST = PROFILES.fast;
@@ -29,9 +30,7 @@ describe("guard", function () {
   let lab: PulseLab;
   let shop: Workshop;
   before(function () {
-    if (whyNotRoot() !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNotRoot());
   });
   beforeEach(() => {
     lab = new PulseLab();

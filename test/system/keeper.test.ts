@@ -7,6 +7,7 @@ import { adoptFromKeeper, startKeeper, stopKeeper } from "../../lib/system/keepe
 import { F_GETFD, fcntl, FD_CLOEXEC, SCHED_OTHER } from "../../lib/system/libc.js";
 import { isAlive, type ProcessIdentity } from "../../lib/system/process.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
+import { skipIf } from "../helpers/skip.js";
 
 /** CAP_SYS_RESOURCE is bit 24 (linux/capability.h); containers often lack it. */
 function mayLowerOomScore(): boolean {
@@ -19,11 +20,7 @@ describe("watchdog keeper (with a file in place of the watchdog)", () => {
   let keeper: ProcessIdentity | undefined;
 
   before(function () {
-    const why = whyNotRoot();
-    if (why !== undefined) {
-      this.test!.title += ` (skipped: ${why})`;
-      this.skip();
-    }
+    skipIf(this, whyNotRoot());
   });
   beforeEach(() => {
     shop = new Workshop();

@@ -14,6 +14,7 @@ import { attachLoop, detachLoop, identifyFile, loopsOf } from "../../lib/system/
 import { probeLun } from "../../lib/system/lun-probe.js";
 import { makeFilesystem, mountFilesystem, unmount } from "../../lib/system/filesystem.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
+import { skipIf } from "../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 
@@ -30,11 +31,7 @@ describe("loop devices, probes and partitions", function () {
   let shop: Workshop;
 
   before(function () {
-    const why = whyNotRoot();
-    if (why !== undefined) {
-      this.test!.title += ` (skipped: ${why})`;
-      this.skip();
-    }
+    skipIf(this, whyNotRoot());
   });
   beforeEach(() => {
     shop = new Workshop();

@@ -17,6 +17,7 @@ import { ShareHaError } from "../../lib/errors.js";
 import { type BatchResult } from "../../lib/port/disk.js";
 import { LUN_QUEUE_MAX, openLun, type OpenLun } from "../../lib/system/lun-device.js";
 import { createFaultyLun, type FaultyLun, whyNoFaultyLun } from "../helpers/hanging-lun.js";
+import { skipIf } from "../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 
@@ -247,10 +248,7 @@ const noRoot = process.getuid?.() === 0 ? undefined : "needs root (loop device, 
 describe("LUN device on a loop device", function () {
   const clean: (() => void)[] = [];
   before(function () {
-    if (noRoot !== undefined) {
-      this.test!.title += ` (skipped: ${noRoot})`;
-      this.skip();
-    }
+    skipIf(this, noRoot);
   });
   afterEach(() => {
     for (const step of clean.splice(0).reverse()) {
@@ -338,11 +336,7 @@ describe("LUN device that hangs or fails", function () {
   const read = { kind: "read", offset: 0, length: 512 } as const;
 
   before(function () {
-    const why = whyNoFaultyLun();
-    if (why !== undefined) {
-      this.test!.title += ` (skipped: ${why})`;
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
   });
   beforeEach(async () => {
     faulty = await createFaultyLun({ sizeBytes: MIB });

@@ -8,6 +8,7 @@ import { tryFileLock } from "../../lib/system/file-lock.js";
 import { isEnded, processStartTime } from "../../lib/system/process.js";
 import { createFaultyLun, type FaultyLun, whyNoFaultyLun } from "../helpers/hanging-lun.js";
 import { eventually, type FakeDaemon, pause, PulseLab } from "./pulse-harness.js";
+import { skipIf } from "../helpers/skip.js";
 
 const TIMINGS = PROFILES.default;
 
@@ -25,11 +26,7 @@ describe("pulse on a LUN that hangs", function () {
   let lun: FaultyLun;
 
   before(function () {
-    const why = whyNoFaultyLun();
-    if (why !== undefined) {
-      this.test!.title += ` (skipped: ${why})`;
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
   });
   beforeEach(async () => {
     lab = new PulseLab();

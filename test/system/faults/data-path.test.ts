@@ -20,6 +20,7 @@ import {
   untilRejoined,
   Writer,
 } from "./harness.js";
+import { skipIf } from "../../helpers/skip.js";
 
 describe("a data path that fails under a mounted group", function () {
   this.timeout(90_000);
@@ -30,9 +31,7 @@ describe("a data path that fails under a mounted group", function () {
   let n2: TestNode;
 
   before(async function () {
-    if (whyNoFaultyLun() !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
     const workspace = new Workspace("faults-data");
     lun = await createFaultyLun({ sizeBytes: 128 * 1024 * 1024 });
     workspace.defer("close the faulty LUN", async () => {

@@ -14,6 +14,8 @@ import {
 import { type NodeOptions, type Ran, sharedha, TestNode } from "../../helpers/nodes.js";
 import { findRoot } from "../../helpers/root.js";
 import { must, Workspace } from "../../helpers/workspace.js";
+import { skipIf } from "../../helpers/skip.js";
+import { whyNotRoot } from "../../helpers/loop-image.js";
 
 /** Everything lies on this very machine, so the guard's expiry may count (DESIGN section 8, `expired-guard`). */
 const CONFIG = "accept_guard = true\n";
@@ -277,7 +279,5 @@ export function guardReport(node: TestNode): unknown {
 
 /** Why a test that needs root must be skipped, or undefined. */
 export function skipUnlessRoot(context: Mocha.Context): void {
-  if (process.getuid?.() !== 0) {
-    context.skip();
-  }
+  skipIf(context, whyNotRoot());
 }

@@ -18,6 +18,7 @@ import {
   until,
   untilRejoined,
 } from "./harness.js";
+import { skipIf } from "../../helpers/skip.js";
 
 interface Fault {
   readonly name: string;
@@ -67,9 +68,7 @@ describe("a LUN whose path fails under the holder of a lease", function () {
   let n2: TestNode;
 
   before(async function () {
-    if (whyNoFaultyLun() !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
     const workspace = new Workspace("faults-lun");
     lun = await createFaultyLun({ sizeBytes: 32 * 1024 * 1024 });
     workspace.defer("close the faulty LUN", async () => {

@@ -17,6 +17,7 @@ import {
   skipUnlessRoot,
   until,
 } from "./harness.js";
+import { skipIf } from "../../helpers/skip.js";
 
 describe("membership", function () {
   this.timeout(40_000);
@@ -92,10 +93,7 @@ describe("membership", function () {
   });
 
   it("does not join while an earlier pulse of the node hangs in the kernel, and names its process", async function () {
-    const whyNot = whyNoFaultyLun();
-    if (whyNot !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
     const lun = await createFaultyLun({ sizeBytes: 32 * 1024 * 1024 });
     cluster.workspace.defer("close the faulty LUN", async () => {
       await lun.close();

@@ -17,6 +17,7 @@ import {
   never,
   until,
 } from "./harness.js";
+import { skipIf } from "../../helpers/skip.js";
 
 describe("a quorum of three LUNs of which one fails", function () {
   this.timeout(90_000);
@@ -28,9 +29,7 @@ describe("a quorum of three LUNs of which one fails", function () {
   let version: string | undefined;
 
   before(async function () {
-    if (whyNoFaultyLun() !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
     const workspace = new Workspace("faults-quorum");
     third = await createFaultyLun({ sizeBytes: 32 * 1024 * 1024 });
     workspace.defer("close the faulty LUN", async () => {

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 
 import { type Group, leaseNameOf, mayRunOn, problemsOfGroups } from "../../../lib/group/group.js";
-import { startSteps, stopSteps } from "../../../lib/group/step.js";
 
 function group(changes: Partial<Group> = {}): Group {
   const mount = { path: "/srv/web", type: "ext4", options: "noatime" } as const;
@@ -57,27 +56,5 @@ describe("group", () => {
     assert.equal(mayRunOn(group(), "n9"), true);
     assert.equal(mayRunOn(group({ nodes: ["n1"] }), "n9"), false);
     assert.equal(leaseNameOf("web"), "group:web");
-  });
-
-  it("comes up lease, device, check, mount, and goes down backwards", () => {
-    const up = startSteps(group(), { afterCrash: true });
-    assert.deepEqual(
-      up.map(({ kind }) => kind),
-      ["lease", "device", "fsck", "mount"],
-    );
-    assert.deepEqual(
-      stopSteps(up).map(({ kind }) => kind),
-      ["mount", "device", "lease"],
-    );
-    const clean = startSteps(group({ mount: undefined }), { afterCrash: false });
-    assert.deepEqual(
-      clean.map(({ kind }) => kind),
-      ["lease", "device"],
-    );
-    // A start that failed at the check undoes only what was done.
-    assert.deepEqual(
-      stopSteps(up.slice(0, 3)).map(({ kind }) => kind),
-      ["device", "lease"],
-    );
   });
 });

@@ -15,6 +15,7 @@ import {
 } from "../../../lib/format/superblock.js";
 import { whyNotRoot } from "../../helpers/loop-image.js";
 import { Cluster, flip, overwrite, refused } from "./clusters.js";
+import { skipIf } from "../../helpers/skip.js";
 
 const MIB = 1024 * 1024;
 
@@ -123,9 +124,7 @@ describe("open-region", function () {
     });
 
     it("refuses 512-byte records on a device with 4096-byte sectors", async function () {
-      if (whyNotRoot() !== undefined) {
-        this.skip();
-      }
+      skipIf(this, whyNotRoot());
       const [path = ""] = await cluster.init(["a"]);
       const device = cluster.workshop.loop(path, "--sector-size", "4096");
       await refused("ERR_SECTOR_SIZE", cluster.open([device]));
