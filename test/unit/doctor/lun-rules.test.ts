@@ -325,7 +325,11 @@ describe("doctor: paths and sessions", () => {
         .filter(({ level }) => level === "warning")
         .map(({ figure, warningLimit, remedy }) => [figure, warningLimit, remedy]),
       [
-        [10_000, 3_000, "sharedha iscsi timers iqn.2026-01.lab:san --profile default"],
+        [
+          10_000,
+          3_000,
+          "sharedha iscsi timers iqn.2026-01.lab:san --profile default; then, while nothing uses its disks, sharedha iscsi logout iqn.2026-01.lab:san and login iqn.2026-01.lab:san",
+        ],
         [120_000, 3_000, "sharedha iscsi timers iqn.2026-01.lab:san --profile default"],
       ],
     );

@@ -108,7 +108,7 @@ describe("doctor: the machine", () => {
   it("programs: only those that are needed, one finding per level, with the packages", () => {
     const plain = { iscsi: false, multipath: false };
     assert.deepEqual(troubles(judgeTools([], plain)), []);
-    assert.deepEqual(troubles(judgeTools(["iscsiadm", "multipathd"], plain)), []);
+    assert.deepEqual(troubles(judgeTools(["iscsiadm", "multipathd"], plain)), ["info tools"]);
     const missing = judgeTools(["sfdisk", "wipefs", "iscsiadm", "sg_persist"], {
       iscsi: true,
       multipath: false,
