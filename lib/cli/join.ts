@@ -235,6 +235,11 @@ async function runInForeground(context: Context): Promise<number> {
     });
   }
   const exitCode = await daemon.exitCode;
+  const { readDaemonExit } = await import("../daemon/daemon-exit.js");
+  const why = exitCode === 0 ? undefined : readDaemonExit(context.stateDir, daemon.pid);
+  if (why !== undefined) {
+    throw why;
+  }
   return exitCode;
 }
 

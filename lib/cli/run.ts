@@ -32,6 +32,8 @@ const PING_EVERY_MS = 1_000;
 const PING_ANSWER_MS = 3_000;
 /** After KILL: what has not ended by then hangs in the kernel. */
 const REAP_MS = 5_000;
+/** From the end of the command to the moment when this process knows of it. */
+const EXIT_SEEN_MS = 1_000;
 const FORWARDED = [
   "SIGINT",
   "SIGTERM",
@@ -184,12 +186,25 @@ async function protectAndPing(
       await pause(PING_EVERY_MS, signal);
     }
   } catch (error) {
-    if (!signal.aborted) {
+    if (!signal.aborted && !(await isOfEnded(error, command, signal))) {
       return error instanceof Error ? error : new Error(String(error));
     }
   }
   // The command has ended; its exit code decides.
   return new Promise<never>(() => undefined);
+}
+
+/** A short command may be over before it can be protected; one that goes on and cannot be seen must not. */
+async function isOfEnded(
+  error: unknown,
+  command: ForegroundProcess,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (!(error instanceof ShareHaError) || error.code !== "ERR_NO_SUCH_PROCESS") {
+    return false;
+  }
+  const ended = command.exitCode.then(() => true);
+  return Promise.race([ended, pause(EXIT_SEEN_MS, signal).then(() => signal.aborted)]);
 }
 
 /** @returns the error to report, when the command has ended */

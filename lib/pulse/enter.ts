@@ -45,7 +45,14 @@ const ATTEMPTS_MAX = 10;
 const RETRY_PAUSE_MS = 200;
 
 export async function join(terms: EnterTerms): Promise<Entered> {
-  const { region, clock, log, signal } = terms;
+  const { region, clock, log, signal, hostId } = terms;
+  if (hostId !== undefined && hostId > region.maxHosts) {
+    return refused(
+      "ERR_NO_SUCH_HOST_ID",
+      `there is no host id ${hostId}: the region was made for ${region.maxHosts}`,
+      `Give --host-id 1 to ${region.maxHosts}, or leave it out.`,
+    );
+  }
   const view = new View(region.geometry, region.maxHosts, region.lunSet, region.maxHosts);
   const startedMs = clock.bootMs();
   for (let attempt = 1; ;) {

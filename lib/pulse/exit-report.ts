@@ -6,8 +6,8 @@
  * | ---- | -------------- | ----------------------------------------------------------- | ------------------------------- |
  * | 0    | left           | left record written, watchdog or guard disarmed             | nothing                         |
  * | 2    | usage          | wrong arguments, or no valid node.json                       | shows it                        |
- * | 3    | fault          | region, LUNs, sockets or watchdog cannot be used             | shows it, may try again         |
- * | 4    | refused        | cannot join: taken, full, damaged, no evidence (`code`)      | shows it                        |
+ * | 3    | fault          | region, LUNs or sockets cannot be used                       | shows it, may try again         |
+ * | 4    | refused        | cannot join: taken, full, damaged, no evidence, no watchdog (`code`) | shows it                |
  * | 5    | lost           | the generation is lost and everything of it was torn down    | starts a new pulse at once      |
  * | 6    | not-resumed    | the generation cannot be carried on                          | loss: teardown, then a new pulse |
  * | 70   | defect         | an exception that nobody expected                            | as 6                            |

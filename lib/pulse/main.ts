@@ -336,8 +336,15 @@ function notResumed(why: string, state?: PulseState): PulseExit {
 
 function faultExit(error: ShareHaError): PulseExit {
   const { code, message, hint } = error;
-  const kind = code === "ERR_NODE_SETTINGS" ? "usage" : "fault";
-  return { kind, code, message, hint, torndown: false };
+  return { kind: exitKindOf(error), code, message, hint, torndown: false };
+}
+
+function exitKindOf({ code, fields }: ShareHaError): PulseExit["kind"] {
+  if (code === "ERR_NODE_SETTINGS") {
+    return "usage";
+  }
+  // A watchdog that was asked for and is not there does not come by trying again.
+  return code === "ERR_WATCHDOG" && fields["inUse"] !== true ? "refused" : "fault";
 }
 
 function defectExit(error: unknown): PulseExit {

@@ -47,14 +47,16 @@ export function watchdogOf(ground: PetterGround, region: Region): WatchdogKindAn
   if (choice.kind === "chosen" && noReset === undefined) {
     return { kind: "hardware", device: choice.facts.device };
   }
-  const refusals = choice.kind === "chosen" ? [] : choice.refusals.map(({ message }) => message);
-  const why = noReset ?? refusals.join("; ");
+  const refusals = choice.kind === "chosen" ? [] : choice.refusals;
+  const why = noReset ?? refusals.map(({ message }) => message).join("; ");
   if (wanted === "hardware") {
     throw new ShareHaError(
       "ERR_WATCHDOG",
       why === "" ? "this machine has no watchdog device" : why,
       {
         hint: "Load a driver (modprobe softdog for the kernel's own), or choose --watchdog guard, which is weaker.",
+        // An earlier generation of this node may still have it, until its keeper has ended.
+        fields: { inUse: refusals.some(({ code }) => code === "ERR_WATCHDOG_IN_USE") },
       },
     );
   }

@@ -21,7 +21,7 @@ export interface NodeOptions {
   readonly name: string;
   readonly hostId?: number;
   readonly luns: readonly string[];
-  readonly watchdog?: "auto" | "guard" | "none";
+  readonly watchdog?: "auto" | "hardware" | "guard" | "none";
   /** Own mount namespace (root only), so that several nodes on one machine each mount for themselves. */
   readonly mountNamespace?: boolean;
   /** Words before the command of `join`, instead of those of `mountNamespace`: a namespace made for the test. */

@@ -94,7 +94,7 @@ export class Cluster {
       readonly luns?: readonly string[] | number;
       readonly initArgs?: readonly string[];
       readonly config?: string;
-      readonly profile?: "fast" | "default";
+      readonly profile?: "fast" | "default" | "multipath";
     } = {},
   ): Promise<Cluster> {
     const workspace = options.workspace ?? new Workspace(`faults-${name}`);

@@ -251,6 +251,18 @@ describe("sharedha run", function () {
     assert.match(ran.err, /was lost: no quorum; the command was ended/);
   });
 
+  it("a command that ended before it could be protected: its exit code; one that goes on is ended", async () => {
+    const gone = (): ReturnType<typeof refusal> =>
+      refusal(404, "ERR_NO_SUCH_PROCESS", "there is no process");
+    daemon.routes.set("POST /v1/protect", gone);
+    const ended = await start(daemon, node("setTimeout(() => process.exit(5), 100)")).done;
+    assert.deepEqual(ended, { exitCode: 5, out: "", err: "" });
+    assert.equal(paths().at(-1), "/v1/leases/job/release");
+    const unseen = await start(daemon, node("setInterval(() => {}, 1000)")).done;
+    assert.equal(unseen.exitCode, 1);
+    assert.match(unseen.err, /was lost: there is no process; the command was ended/);
+  });
+
   it("what the command left running is ended before the lease is released", async () => {
     const script =
       "const child = require('child_process').spawn('sleep', ['1000'], { stdio: 'ignore' });" +
