@@ -17,12 +17,13 @@ import { type Clock } from "../port/clock.js";
 import { type HostGeneration } from "../pulse/options.js";
 import { type Beat, type Hello, type ProcessId } from "../pulse/messages.js";
 import { isAlive, processStartTime, startDetached } from "../system/process.js";
+import { REALTIME_NODE_FLAGS } from "../system/realtime.js";
 import { type PulseAccess } from "./disk-access.js";
 import { PulseClient, pulseError } from "./pulse-client.js";
 
 const PULSE_PROGRAM = fileURLToPath(new URL("../../bin/sharedha-pulse.js", import.meta.url));
 /** A small heap: pulse keeps a few records per host. */
-const NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=96"];
+const NODE_FLAGS = [...REALTIME_NODE_FLAGS, "--max-semi-space-size=1", "--max-old-space-size=96"];
 
 const CONNECT_EVERY_MS = 20;
 const CONNECT_EVERY_MS_MAX = 250;

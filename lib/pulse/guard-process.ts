@@ -11,9 +11,10 @@ import {
   processStartTime,
   startDetached,
 } from "../system/process.js";
+import { REALTIME_NODE_FLAGS } from "../system/realtime.js";
 
-/** Flags that keep the guard small. */
-export const GUARD_NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=32"];
+/** With a small heap. */
+const NODE_FLAGS = [...REALTIME_NODE_FLAGS, "--max-semi-space-size=1", "--max-old-space-size=32"];
 
 /** SIGKILL works at once, also on a stopped process; only one that hangs in the kernel takes longer. */
 const END_TIMEOUT_MS = 1_000;
@@ -23,7 +24,7 @@ const END_POLL_MS = 5;
 export async function startGuard(stateDir: string, program: string): Promise<void> {
   const log = openSync(join(stateDir, "guard.log"), "a", 0o600);
   try {
-    await startDetached(process.execPath, [...GUARD_NODE_FLAGS, program, "--state-dir", stateDir], {
+    await startDetached(process.execPath, [...NODE_FLAGS, program, "--state-dir", stateDir], {
       stdio: ["ignore", log, log],
     });
   } finally {

@@ -41,9 +41,6 @@ import {
 } from "./saved-state.js";
 import { PulseService } from "./service.js";
 
-/** Flags for Node that keep pulse small; whoever starts it passes them. */
-export const PULSE_NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=64"];
-
 const HOUSE_MS = 1_000;
 const REPROBE_EVERY = 5;
 const LOCK_POLL_MS = 50;

@@ -10,6 +10,13 @@ import {
   setScheduler,
 } from "./libc.js";
 
+/**
+ * For Node programs whose main thread is real-time: V8 collects garbage in that thread alone. Else its marking waits for
+ * helper threads of normal priority, and while it waits the main thread asks again and again; with the processors busy it
+ * kept the helpers, and everything else, from one of them until the kernel stepped in after 0.95 s (measured).
+ */
+export const REALTIME_NODE_FLAGS = ["--single-threaded-gc"] as const;
+
 export type RealtimeResult =
   | { readonly kind: "realtime"; readonly priority: number }
   | { readonly kind: "refused"; readonly code: string };

@@ -1,6 +1,6 @@
 /** What people do with a cluster, through the command line and with real nodes: fence by hand, configure, replace a LUN. */
 import assert from "node:assert/strict";
-import { closeSync, openSync, statSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 
 import {
   type AcquiredBody,
@@ -66,6 +66,14 @@ describe("sharedha fence --confirm-off", function () {
 
   after(async () => {
     assert.deepEqual(await workspace.clean(), []);
+  });
+
+  it("has pulse and guard, which are real-time, collect garbage without helper threads", () => {
+    for (const role of ["pulse", "guard"] as const) {
+      const found = n2.processes().find((one) => one.role === role);
+      const words = readFileSync(`/proc/${found?.pid}/cmdline`, "utf8").split("\0");
+      assert(words.includes("--single-threaded-gc"), words.join(" "));
+    }
   });
 
   it("is refused while the node renews, and needs the word and a yes", async () => {
