@@ -2,7 +2,8 @@
  * Programs that have a loop device to themselves although nothing is mounted from it: a file system check, a mount(8) that
  * is not there yet, an umount(8) that still flushes. In no list of mounts, and they write.
  */
-import { readdirSync, readlinkSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { basename } from "node:path";
 
 import { ShareHaError } from "../errors.js";
 import { requireUnclaimed } from "./device-claim.js";
@@ -22,9 +23,21 @@ export function findClaimedLoops(backing: FileIdentity): readonly ClaimedLoop[] 
   const mounted = new Set(findMountsEverywhere().map((mount) => mount.devMajorMinor));
   return loopsOf(backing)
     .filter(
-      ({ device }) => !mounted.has(identifyBlockDevice(device).majorMinor) && isClaimed(device),
+      ({ device }) => !numbersOf(device).some((each) => mounted.has(each)) && isClaimed(device),
     )
     .map(({ device }) => ({ device, holders: holdersOf(device) }));
+}
+
+/** Its own and those of its partitions: one that is mounted claims the whole device. */
+function numbersOf(device: string): readonly string[] {
+  const name = basename(device);
+  const partitions = readdirSync(`/sys/block/${name}`).filter((each) =>
+    each.startsWith(`${name}p`),
+  );
+  return [
+    identifyBlockDevice(device).majorMinor,
+    ...partitions.map((each) => readFileSync(`/sys/block/${name}/${each}/dev`, "latin1").trim()),
+  ];
 }
 
 function isClaimed(device: string): boolean {

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -11,6 +13,8 @@ import {
   writeGpt,
 } from "../../lib/system/gpt.js";
 import { attachLoop, detachLoop, identifyFile, loopsOf } from "../../lib/system/loop.js";
+import { findClaimedLoops } from "../../lib/system/loop-holders.js";
+import { requireUnclaimed } from "../../lib/system/device-claim.js";
 import { probeLun } from "../../lib/system/lun-probe.js";
 import { makeFilesystem, mountFilesystem, unmount } from "../../lib/system/filesystem.js";
 import { whyNotRoot, Workshop } from "../helpers/loop-image.js";
@@ -103,6 +107,39 @@ describe("loop devices, probes and partitions", function () {
       [true, true, 4 * MIB, 4096, true],
     );
     assert.equal(block!.loopBacking?.path, path);
+  });
+
+  it("finds who has a loop to himself without a mount, and takes no mount for that", async () => {
+    const path = shop.file("image", 64 * MIB);
+    const backing = identifyFile(path);
+    const device = shop.loop(path);
+    assert.deepEqual(findClaimedLoops(backing), []);
+    const script = `fs.openSync("${device}", fs.constants.O_EXCL); console.log(); setInterval(() => 0, 1000)`;
+    const checker = spawn(process.execPath, ["--eval", script], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    shop.onDispose(() => {
+      checker.kill("SIGKILL");
+    });
+    await once(checker.stdout, "data");
+    const [claimed] = findClaimedLoops(backing);
+    assert.equal(claimed?.device, device);
+    assert.deepEqual(
+      claimed.holders.map(({ pid }) => pid),
+      [checker.pid],
+    );
+    checker.kill("SIGKILL");
+    await once(checker, "close");
+    assert.deepEqual(findClaimedLoops(backing), []);
+
+    await makeFilesystem(device, "ext4");
+    const mountPoint = shop.mountPoint("mnt");
+    await mountFilesystem({ device, path: mountPoint, type: "ext4" });
+    assert.throws(() => {
+      requireUnclaimed(device);
+    }, code("ERR_DEVICE_BUSY"));
+    assert.deepEqual(findClaimedLoops(backing), []);
+    await unmount(mountPoint);
   });
 
   it("tells what a path is not", () => {
