@@ -9,11 +9,11 @@
 import {
   closeSync,
   constants,
-  existsSync,
   openSync,
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -69,6 +69,7 @@ const u64 = z
 const PROCESS = z.object({ pid: z.number().int(), startTime: z.string() });
 
 const NOTES = z.object({
+  home: z.string(),
   hostId: z.number().int(),
   generation: u64,
   bootId: z.string(),
@@ -106,6 +107,8 @@ interface Slot {
 
 export class LeaseFile {
   readonly #paths: readonly [string, string];
+  /** A copied state directory has the notes of another node, whose processes and mounts are not ours to end. */
+  readonly #home: string;
   readonly #files: [number | undefined, number | undefined] = [undefined, undefined];
   #sequence: number;
   #newest = "";
@@ -115,8 +118,10 @@ export class LeaseFile {
    * @throws ERR_STATE_DIR when a file of this boot is there and cannot be read
    */
   constructor(stateDir: string, bootId: string) {
+    const { dev, ino } = statSync(stateDir, { bigint: true });
+    this.#home = `${dev}:${ino}`;
     const own = `leases.${bootId}.`;
-    for (const name of existsSync(stateDir) ? readdirSync(stateDir) : []) {
+    for (const name of readdirSync(stateDir)) {
       if (name.startsWith("leases.") && !name.startsWith(own)) {
         rmSync(join(stateDir, name), { force: true });
       }
@@ -127,7 +132,7 @@ export class LeaseFile {
 
   /** @throws ERR_STATE_DIR when the file cannot be written: then nothing may be granted */
   write(notes: LeaseNotes): void {
-    const text = JSON.stringify(notes, (_, value: unknown) =>
+    const text = JSON.stringify({ home: this.#home, ...notes }, (_, value: unknown) =>
       typeof value === "bigint" ? String(value) : value === undefined ? null : value,
     );
     if (text === this.#newest) {
@@ -174,7 +179,7 @@ export class LeaseFile {
     this.#newest = "";
   }
 
-  /** Undefined when there is none. @throws ERR_STATE_DIR when it is there and cannot be understood */
+  /** Undefined when there is none of this directory. @throws ERR_STATE_DIR when it is there and cannot be understood */
   read(): LeaseNotes | undefined {
     const slots = this.#slots();
     const newest = slots.reduce<Slot | undefined>(
@@ -185,7 +190,10 @@ export class LeaseFile {
       return undefined;
     }
     try {
-      const notes = NOTES.parse(JSON.parse(newest.text));
+      const { home, ...notes } = NOTES.parse(JSON.parse(newest.text));
+      if (home !== this.#home) {
+        return undefined;
+      }
       return {
         ...notes,
         held: notes.held.map((held) => ({ ...held, group: held.group ?? undefined })),

@@ -1,5 +1,13 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync, readdirSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  readdirSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LeaseFile, type LeaseNotes } from "../../../lib/daemon/lease-file.js";
@@ -44,6 +52,21 @@ describe("leases of the last daemon", () => {
     assert.deepEqual(reread(), notesOf("b"));
   });
 
+  it("of a copied directory are another node's, and none here", () => {
+    new LeaseFile(dir, "boot").write(notesOf("a"));
+    const copy = `${dir}-copy`;
+    cpSync(dir, copy, { recursive: true });
+    try {
+      const file = new LeaseFile(copy, "boot");
+      assert.equal(file.read(), undefined);
+      file.write(notesOf("b"));
+      assert.deepEqual(file.read(), notesOf("b"));
+      assert.deepEqual(reread(), notesOf("a"));
+    } finally {
+      rmSync(copy, { recursive: true });
+    }
+  });
+
   it("are those written last, whichever of the two files has them", () => {
     const file = new LeaseFile(dir, "boot");
     for (const names of [["a"], ["a", "b"], ["a", "b", "c"], ["c"], []]) {
@@ -83,7 +106,10 @@ describe("leases of the last daemon", () => {
   });
 
   it("cannot be granted on when the directory is gone", () => {
-    const file = new LeaseFile(join(dir, "gone"), "boot");
+    const gone = join(dir, "gone");
+    mkdirSync(gone);
+    const file = new LeaseFile(gone, "boot");
+    rmSync(gone, { recursive: true });
     assert.throws(
       () => {
         file.write(notesOf("a"));
