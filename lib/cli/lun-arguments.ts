@@ -172,13 +172,20 @@ function mergeChanges(
   return [...merged, ...added].filter(({ from, to }) => from !== to);
 }
 
+/**
+ * @param fitted those of `connected`, in the same order, as they are in the end. udev makes the links of a disk one after the
+ *   other, so the best path may have become another one; an entry of `iscsi` without its path would be none
+ */
 export function lunsOf(
-  { paths }: ConnectedLuns,
-  connected: readonly ConnectedLun[],
+  { paths, connected }: ConnectedLuns,
+  fitted: readonly ConnectedLun[],
 ): LunPaths & { readonly iscsi: readonly IscsiLun[] } {
+  const newest = new Map(
+    connected.map((lun, index) => [lun.path, fitted[index]?.path ?? lun.path]),
+  );
   return {
-    paths,
-    iscsi: connected.map(({ path, url, wwid, portals }) => ({ path, url, wwid, portals })),
+    paths: paths.map((path) => newest.get(path) ?? path),
+    iscsi: fitted.map(({ path, url, wwid, portals }) => ({ path, url, wwid, portals })),
   };
 }
 
