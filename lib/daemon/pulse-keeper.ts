@@ -149,9 +149,14 @@ export class PulseKeeper implements PulseAccess {
     try {
       const process = this.#hello?.process;
       let retryMs = RETRY_MS / 4;
+      let told = "";
       while (!this.#closed && process !== undefined && isAlive(identityOf(process))) {
         // A refusal says that something is still in flight: asked again until nothing is.
-        await this.#client?.leaveLost().catch(() => undefined);
+        const refusal = await this.#askToLeave();
+        if (refusal !== undefined && refusal !== told) {
+          this.#options.onEvent("not-ended", `the lost pulse does not end yet: ${refusal}`);
+          told = refusal;
+        }
         await this.#untilGone(process, retryMs);
         retryMs = Math.min(RETRY_MS_MAX, 2 * retryMs);
       }
@@ -161,6 +166,16 @@ export class PulseKeeper implements PulseAccess {
       this.#lastStanding = NO_PULSE;
     } finally {
       this.#leaving = false;
+    }
+  }
+
+  /** @returns why the lost pulse goes on */
+  async #askToLeave(): Promise<string | undefined> {
+    try {
+      await this.#client?.leaveLost();
+      return undefined;
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
     }
   }
 

@@ -161,8 +161,15 @@ export function refuseNewer(path: string, content: LunContent): void {
   }
 }
 
-async function refuseData(path: string, port: RegionPort): Promise<void> {
-  const { content } = port;
+/**
+ * @param isNoData of the signatures that were found on the device, those that may be overwritten all the same
+ * @throws ERR_DEVICE_HAS_DATA, with everything that was found
+ */
+export async function refuseData(
+  path: string,
+  { content }: Pick<RegionPort, "content">,
+  isNoData: (signature: string) => boolean = () => false,
+): Promise<void> {
   const what: string[] = [];
   if (content.kind === "superblock") {
     what.push(`a sharedha region of cluster ${content.superblock.clusterName}`);
@@ -173,7 +180,7 @@ async function refuseData(path: string, port: RegionPort): Promise<void> {
   }
   const signatures = await probeSignatures(path);
   if (signatures.kind === "found") {
-    what.push(...signatures.what);
+    what.push(...signatures.what.filter((one) => !isNoData(one)));
   }
   if (what.length > 0) {
     throw new ShareHaError("ERR_DEVICE_HAS_DATA", `${path} holds data: ${what.join(", ")}.`, {

@@ -7,11 +7,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ShareHaError } from "../errors.js";
 import { type LunDevice } from "../port/disk.js";
 import { requireUnclaimed } from "../system/device-claim.js";
-import { probeSignatures } from "../system/gpt.js";
 import { openLun } from "../system/lun-device.js";
 import { type LunFacts } from "../system/lun-probe.js";
 import { openPort, type RegionPort } from "./find-region.js";
-import { refuseNewer } from "./format-target.js";
+import { refuseData, refuseNewer } from "./format-target.js";
 import { requireNoHeartbeats } from "./live-heartbeats.js";
 import { type Region } from "./open-region.js";
 
@@ -94,7 +93,9 @@ async function refuseUnfit(options: ReplacementOptions, port: OpenPort): Promise
     requireUnclaimed(path);
   }
   if (!force) {
-    await refuseData(path, port);
+    // Our own lock partition on a device that was prepared for this is no data.
+    const isPrepared = window.offset > 0;
+    await refuseData(path, port, (found) => isPrepared && /^(gpt|PMBR|dos)\b/i.test(found));
   }
   const deviceBytes = facts.sizeBytes - (facts.sizeBytes % sectorSize);
   const starts = [...new Set([0, window.offset])];
@@ -140,27 +141,5 @@ function refuseForm(options: ReplacementOptions, port: OpenPort): void {
         fields: { path },
       },
     );
-  }
-}
-
-async function refuseData(path: string, port: RegionPort): Promise<void> {
-  const { content } = port;
-  const what: string[] = [];
-  if (content.kind === "superblock") {
-    what.push(`a sharedha region of cluster ${content.superblock.clusterName}`);
-  } else if (content.kind !== "blank" && content.kind !== "foreign") {
-    what.push(content.reason);
-  }
-  const signatures = await probeSignatures(path);
-  if (signatures.kind === "found") {
-    // Our own lock partition on a device that was prepared for this is no data.
-    const isPrepared = port.window.offset > 0;
-    what.push(...signatures.what.filter((one) => !(isPrepared && /^(gpt|PMBR|dos)\b/i.test(one))));
-  }
-  if (what.length > 0) {
-    throw new ShareHaError("ERR_DEVICE_HAS_DATA", `${path} holds data: ${what.join(", ")}.`, {
-      hint: "Nothing was written. If all of that may be destroyed: the same command with --force.",
-      fields: { path, found: what.join(", ") },
-    });
   }
 }

@@ -4,7 +4,9 @@
  */
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
+
+import { findRoot } from "../helpers/root.js";
 
 const DEFAULT_DIR = "/var/cache/sharedha-lab";
 
@@ -20,12 +22,15 @@ export function cacheDir(): string {
 
 /** Files by content, other inputs by their text. */
 export function inputsKey(inputs: readonly string[], files: readonly string[]): string {
+  const root = findRoot();
   const hash = createHash("sha256");
   for (const input of inputs) {
     hash.update(`${input}\n`);
   }
   for (const file of files) {
-    hash.update(`${file}\n`).update(readFileSync(file));
+    // Another clone of the same sources makes the same things.
+    const name = file.startsWith(`${root}/`) ? relative(root, file) : file;
+    hash.update(`${name}\n`).update(readFileSync(file));
   }
   return hash.digest("hex").slice(0, 16);
 }

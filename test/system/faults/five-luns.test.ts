@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { type ErrorBody, type LeaseBody, type StatusBody } from "../../../lib/net/api.js";
 import { createFaultyLun, type FaultyLun, whyNoFaultyLun } from "../../helpers/hanging-lun.js";
 import { type Ran, type TestNode } from "../../helpers/nodes.js";
+import { skipIf } from "../../helpers/skip.js";
 import { Workspace } from "../../helpers/workspace.js";
 import {
   Cluster,
@@ -28,9 +29,7 @@ describe("a quorum of five LUNs", function () {
   let generations: readonly bigint[];
 
   before(async function () {
-    if (whyNoFaultyLun() !== undefined) {
-      this.skip();
-    }
+    skipIf(this, whyNoFaultyLun());
     const workspace = new Workspace("faults-five");
     const make = async (): Promise<FaultyLun> => {
       const lun = await createFaultyLun({ sizeBytes: 32 * 1024 * 1024 });
