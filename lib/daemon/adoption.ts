@@ -177,6 +177,9 @@ async function adoptNoted(node: AdoptingNode, from: Inheritance): Promise<Adopte
     if (trouble !== undefined && alive.some((mount) => mount.group === note.group)) {
       return { kind: "lost", why: trouble };
     }
+    if (trouble !== undefined && note.group !== undefined) {
+      node.groups.drop(note.group);
+    }
   }
   const orphan = alive.find((mount) => !notes.held.some((held) => held.group === mount.group));
   if (orphan !== undefined) {

@@ -250,7 +250,7 @@ export class GroupManager {
     this.#groups.set(name, { state: "failed", why: UNFINISHED, target, data, isTouched: true });
   }
 
-  /** Of an earlier generation, and nothing is left of it. */
+  /** Of an earlier generation or without its lease, and nothing is left of it. */
   drop(name: string): void {
     this.#groups.delete(name);
   }
