@@ -89,13 +89,14 @@ describe("garbage on the control socket and in the queue", function () {
     refused(await send(["\r\n\r\nGET\r\n\r\n"]), 400, "ERR_BAD_REQUEST");
   });
 
-  it("does not read a body of 64 MiB, announced or not", async () => {
+  it("does not read a body of 64 MiB, nor one that was not announced and is above the limit", async () => {
     const line = "POST /v1/leases/job/acquire";
     const announced = await send([
       `${line} HTTP/1.1\r\nhost: x\r\ncontent-length: ${64 * MIB}\r\n\r\n`,
     ]);
     refused(announced, 413, "ERR_TOO_LARGE");
-    const piece = Buffer.alloc(256 * 1024, 0x41);
+    // Above 64 KiB, and no more than a socket holds: a client that still writes when the daemon closes never sees the answer.
+    const piece = Buffer.alloc(96 * 1024, 0x41);
     const chunked = await send([
       `${line} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n`,
       `${piece.length.toString(16)}\r\n`,
