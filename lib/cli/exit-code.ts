@@ -9,6 +9,7 @@ export type ExitCode = 0 | 1 | 2 | 3;
 /** Raised on this side of the socket; everything that is in neither list is a fault. */
 const REFUSED = new Set([
   "ERR_CANCELLED",
+  "ERR_CLONED_MACHINE",
   "ERR_DEVICE_BUSY",
   "ERR_DEVICE_HAS_DATA",
   "ERR_HOST_ID_TAKEN",

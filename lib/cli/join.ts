@@ -67,6 +67,10 @@ export function register(program: Command, bind: Bind): void {
         "what resets this node when it has lost (default: auto)",
       ).choices(WATCHDOGS),
     )
+    .option(
+      "--confirm-off",
+      "the machine that had this name or host id is off for good: you have made sure",
+    )
     .option("--foreground", "stay in the foreground, for service managers; ends with the daemon");
   withChapOptions(command).action(bind(joinCluster));
   example(
@@ -75,6 +79,7 @@ export function register(program: Command, bind: Bind): void {
     "sharedha join /dev/sdb /dev/sdc /dev/sdd --node n1",
     "sharedha join iscsi://10.0.0.9/iqn.2026-11.example:data/0",
     "sharedha join /tmp/lun --node n2 --watchdog guard --state-dir /tmp/n2",
+    "sharedha join /dev/sdb --node n1 --confirm-off",
   );
 }
 
@@ -104,8 +109,12 @@ async function joinCluster(
     fitted = luns;
   };
   try {
-    const isForeground = options["foreground"] === true;
-    return await joinWith(context, connected, wanted, { former, isForeground, onFitted });
+    return await joinWith(context, connected, wanted, {
+      former,
+      isForeground: options["foreground"] === true,
+      confirmOff: options["confirmOff"] === true,
+      onFitted,
+    });
   } catch (error) {
     if (former === undefined && (await runningStatus(context)) === undefined) {
       removeNodeFile(context.stateDir);
@@ -125,10 +134,11 @@ async function joinWith(
   options: {
     readonly former: NodeFile | undefined;
     readonly isForeground: boolean;
+    readonly confirmOff: boolean;
     readonly onFitted: (fitted: readonly ConnectedLun[]) => void;
   },
 ): Promise<number | undefined> {
-  const { former, isForeground, onFitted } = options;
+  const { former, isForeground, confirmOff, onFitted } = options;
   const profile = await lookAtRegion(connected.paths, former === undefined);
   const fitted = await fitLuns(context, connected.connected, profile, onFitted);
   const { paths, iscsi } = lunsOf(connected, fitted);
@@ -137,9 +147,9 @@ async function joinWith(
   writeFileAtomic(nodeFilePath(context.stateDir), `${JSON.stringify(file, undefined, 2)}\n`);
   if (isForeground) {
     context.terminal.err(await connectedText(fitted));
-    return runInForeground(context);
+    return runInForeground(context, confirmOff);
   }
-  const daemon = await startDaemon(context);
+  const daemon = await startDaemon(context, confirmOff);
   await tellJoined(context, await waitUntilJoined(context, daemon), false, fitted);
   return undefined;
 }
@@ -217,18 +227,22 @@ async function lookAtRegion(
 /** Keep the daemon's heap near what it uses: 48 MB private instead of 89. */
 const DAEMON_NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=96"];
 
-function daemonProgram(stateDir: string): readonly string[] {
+function daemonProgram(stateDir: string, confirmOff: boolean): readonly string[] {
   return [
     ...DAEMON_NODE_FLAGS,
     fileURLToPath(new URL("../../bin/sharedhad.js", import.meta.url)),
     "--state-dir",
     stateDir,
+    ...(confirmOff ? ["--confirm-off"] : []),
   ];
 }
 
-async function runInForeground(context: Context): Promise<number> {
+async function runInForeground(context: Context, confirmOff: boolean): Promise<number> {
   const { startForeground } = await import("../system/foreground.js");
-  const daemon = await startForeground(process.execPath, daemonProgram(context.stateDir));
+  const daemon = await startForeground(
+    process.execPath,
+    daemonProgram(context.stateDir, confirmOff),
+  );
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.on(signal, () => {
       daemon.signalGroup(signal);
@@ -247,12 +261,12 @@ interface StartedDaemon extends ProcessIdentity {
   readonly outputPath: string;
 }
 
-async function startDaemon(context: Context): Promise<StartedDaemon> {
+async function startDaemon(context: Context, confirmOff: boolean): Promise<StartedDaemon> {
   const { startDetached } = await import("../system/process.js");
   const outputPath = joinPath(context.stateDir, "sharedhad.out");
   const output = openSync(outputPath, "w", 0o600);
   try {
-    const identity = await startDetached(process.execPath, daemonProgram(context.stateDir), {
+    const identity = await startDetached(process.execPath, daemonProgram(context.stateDir, confirmOff), {
       stdio: ["ignore", output, output],
     });
     return { ...identity, outputPath };

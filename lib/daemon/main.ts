@@ -1,5 +1,5 @@
 /**
- * `sharedhad --state-dir DIR`: the daemon of one node. It ends with 0 after SIGTERM (pulse goes on, for the next daemon)
+ * `sharedhad --state-dir DIR [--confirm-off]`: the daemon of one node. It ends with 0 after SIGTERM (pulse goes on, for the next daemon)
  * and after `sharedha leave`; with 2 for wrong arguments and with 3 when it cannot start or can never join as it is.
  */
 import { createWriteStream, existsSync, renameSync, statSync } from "node:fs";
@@ -17,9 +17,13 @@ const LOG_BYTES_MAX = 8 * 1024 * 1024;
 const FAREWELL_MS = 100;
 
 export async function runDaemon(args: readonly string[]): Promise<void> {
-  const stateDir = stateDirOf(args, process.env["SHAREDHA_STATE_DIR"]);
+  const confirmOff = args.at(-1) === "--confirm-off";
+  const stateDir = stateDirOf(
+    confirmOff ? args.slice(0, -1) : args,
+    process.env["SHAREDHA_STATE_DIR"],
+  );
   if (stateDir === undefined) {
-    process.stderr.write("usage: sharedhad [--state-dir DIR]\n");
+    process.stderr.write("usage: sharedhad [--state-dir DIR] [--confirm-off]\n");
     process.exitCode = 2;
     return;
   }
@@ -44,7 +48,7 @@ export async function runDaemon(args: readonly string[]): Promise<void> {
       log.info({}, "SIGHUP is ignored");
     });
     log.info({ node: node.settings.node, paths: node.settings.paths }, "started");
-    await node.join();
+    await node.join(confirmOff);
   } catch (error) {
     report(error);
     noteExit(stateDir, error);

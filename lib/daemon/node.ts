@@ -218,8 +218,12 @@ export class Node {
     return this.#self;
   }
 
-  /** Joins, or goes on as its predecessor left off. @throws why this node can never join as it is */
-  async join(): Promise<void> {
+  /**
+   * Joins, or goes on as its predecessor left off.
+   * @param confirmOff a human has made sure that the node which had this name or host id is off
+   * @throws why this node can never join as it is
+   */
+  async join(confirmOff = false): Promise<void> {
     refuseStuckPulse(this.stateDir);
     // Before a pulse is met: without them nobody would know what has to be torn down.
     const notes = this.file.read();
@@ -236,7 +240,7 @@ export class Node {
       boundMs: this.region.timings.watchdogMs - this.region.timings.ttlMs,
       isClosed: () => this.#isClosed,
     });
-    await this.keeper.join(tornDown);
+    await this.keeper.join(tornDown, confirmOff);
   }
 
   /** Why nothing may be granted now; undefined when it may. */

@@ -116,11 +116,16 @@ export class PulseKeeper implements PulseAccess {
   /**
    * Starts a pulse, again and again until one has joined.
    * @param tornDown nothing of that generation is left
+   * @param confirmOff a human has made sure that the node which had this name or host id is off
    * @throws the first refusal (name or host id taken ...) of a node that this process has not seen as a member
    */
-  async join(tornDown: HostGeneration | undefined): Promise<void> {
-    const flags =
-      tornDown === undefined ? [] : ["--torn-down", `${tornDown.hostId}/${tornDown.generation}`];
+  async join(tornDown: HostGeneration | undefined, confirmOff = false): Promise<void> {
+    const flags = [
+      ...(tornDown === undefined
+        ? []
+        : ["--torn-down", `${tornDown.hostId}/${tornDown.generation}`]),
+      ...(confirmOff ? ["--confirm-off"] : []),
+    ];
     let retryMs = RETRY_MS;
     while (!this.#closed && !this.#leaving) {
       const trouble = await this.#launch([...flags, ...this.#options.policyFlags()], "joined");

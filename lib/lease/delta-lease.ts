@@ -37,7 +37,7 @@ import {
   sleep,
 } from "./procedure.js";
 import { chooseRecord } from "./record-choice.js";
-import { JOIN_READ_TO_WRITE_MS, sanlockIoTimeout, type Timings } from "./timings.js";
+import { JOIN_READ_TO_WRITE_MS, renewalSeenMs, sanlockIoTimeout, type Timings } from "./timings.js";
 
 /** As far as one byte of the host record counts. */
 const UNPROVEN_MAX = 255;
@@ -68,12 +68,16 @@ export interface JoinTerms {
    * not armed held nothing.
    */
   readonly predecessorGone: boolean;
+  /** A human says that this node stands in for another machine of its name. The evidence is asked for all the same. */
+  readonly replacesNamesake: boolean;
   /**
    * What this state directory last was a member as, also before a reboot. A record of ours of another generation was left
    * behind by a join that failed, and under that generation somebody else may have become a member.
    */
   readonly lastMembership: { readonly hostId: number; readonly generation: bigint } | undefined;
   readonly evidenceFor: (hostId: number, generation: bigint) => Evidence | undefined;
+  /** For how long this node has seen this very record in place; 0 for one that it has not seen. */
+  readonly unchangedMs: (hostId: number, record: DeltaSector) => number;
 }
 
 /** The membership a pulse renews. */
@@ -91,6 +95,8 @@ export type JoinOutcome =
       readonly hostId: number;
       readonly generation: bigint;
       readonly name: string;
+      /** The record is this node's own of an earlier boot: enough to take it, once it has not changed for this long. */
+      readonly rebootAfterMs?: number;
     }
   | { readonly kind: "name-taken"; readonly hostId: number; readonly why: string }
   | { readonly kind: "full"; readonly maxHosts: number }
@@ -243,14 +249,17 @@ function chooseSlot(terms: JoinTerms, slots: readonly Slot[]): Choice {
     (slot) =>
       isOfName(slot, terms.identity.name) && !isWrittenByUs(terms, slot) && !isFreeSlot(slot),
   );
-  if (namesake !== undefined) {
+  const isReplaced =
+    terms.replacesNamesake && (terms.hostId ?? namesake?.hostId) === namesake?.hostId;
+  if (namesake !== undefined && !isReplaced) {
     return {
       kind: "name-taken",
       hostId: namesake.hostId,
       why: `${terms.identity.name} is host id ${namesake.hostId} on another machine or state directory`,
     };
   }
-  const wanted = terms.hostId ?? ownSlot(terms, slots)?.hostId ?? lowestFree(terms, slots);
+  const wanted =
+    terms.hostId ?? (namesake ?? ownSlot(terms, slots))?.hostId ?? lowestFree(terms, slots);
   if (wanted === undefined) {
     return { kind: "full", maxHosts: terms.maxHosts };
   }
@@ -286,9 +295,8 @@ function judgeSlot(terms: JoinTerms, slot: Slot, record: DeltaSector): Choice {
       : chosen(slot, "none");
   }
   if (isOwnRecord(terms, slot) && wasMember(terms, slot)) {
-    // Same machine and state directory, another boot: whatever ran then is gone with that kernel.
     if (host?.bootIdHash !== terms.identity.bootIdHash) {
-      return chosen(slot, "reboot");
+      return judgeReboot(terms, slot, record);
     }
     if (terms.predecessorGone && !host.armed) {
       return chosen(slot, "released");
@@ -304,6 +312,24 @@ function judgeSlot(terms: JoinTerms, slot: Slot, record: DeltaSector): Choice {
     generation: leader.ownerGeneration,
     name: leader.resourceName,
   };
+}
+
+/**
+ * Same machine and state directory, another boot: whatever ran then is gone with that kernel. Unless one of the two is a
+ * copy of the other's disk: then the record moves, or moves on after a moment.
+ */
+function judgeReboot(terms: JoinTerms, slot: Slot, record: DeltaSector): Choice {
+  const { ownerGeneration, resourceName } = record.leader;
+  const rebootAfterMs = renewalSeenMs(record.host ?? terms.timings);
+  return terms.unchangedMs(slot.hostId, record) >= rebootAfterMs
+    ? chosen(slot, "reboot")
+    : {
+        kind: "not-free",
+        hostId: slot.hostId,
+        generation: ownerGeneration,
+        name: resourceName,
+        rebootAfterMs,
+      };
 }
 
 /**

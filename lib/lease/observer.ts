@@ -110,6 +110,14 @@ export class Observer {
   }
 }
 
+/** For how long this very record has been in place; 0 when another one was seen last. */
+export function unchangedMsOf(host: HostObservation, { leader }: DeltaSector): number {
+  const seen = host.record?.leader;
+  return seen?.ownerGeneration === leader.ownerGeneration && seen.timestamp === leader.timestamp
+    ? host.unchangedMs
+    : 0;
+}
+
 function isSame(known: Uint8Array, sector: Uint8Array): boolean {
   for (let at = 0; at < COMPARED_BYTES; at++) {
     if (known[at] !== sector[at]) {

@@ -76,6 +76,11 @@ export function gapBeforeRecheckMs(timings: Timings): number {
   return timings.intervalMs + timings.deadlineMs;
 }
 
+/** A host that renews shows a change within this. */
+export function renewalSeenMs(timings: Timings): number {
+  return 2 * timings.intervalMs + timings.deadlineMs;
+}
+
 /** Waiters that are not next leave the one that is this long before they go themselves. */
 export function holdBackMs(timings: Timings): number {
   return 2 * (timings.intervalMs + timings.deadlineMs);

@@ -13,7 +13,9 @@ import {
   type Membership,
 } from "../lease/delta-lease.js";
 import { doneOn, majorityOf } from "../lease/procedure.js";
+import { unchangedMsOf } from "../lease/observer.js";
 import { chooseRecord, isLater } from "../lease/record-choice.js";
+import { renewalSeenMs } from "../lease/timings.js";
 import { type Clock } from "../port/clock.js";
 import { type BatchResult } from "../port/disk.js";
 import { type Region } from "../region/open-region.js";
@@ -44,6 +46,13 @@ export type Entered =
 const ATTEMPTS_MAX = 10;
 const RETRY_PAUSE_MS = 200;
 
+/** What this join has seen so far. */
+interface Seen {
+  readonly view: View;
+  /** The records that a human's `--confirm-off` is about, generations by host id: those that were there when it was said. */
+  readonly confirmed: ReadonlyMap<number, bigint>;
+}
+
 export async function join(terms: EnterTerms): Promise<Entered> {
   const { region, clock, log, signal, hostId } = terms;
   if (hostId !== undefined && hostId > region.maxHosts) {
@@ -55,9 +64,13 @@ export async function join(terms: EnterTerms): Promise<Entered> {
   }
   const view = new View(region.geometry, region.maxHosts, region.lunSet, region.maxHosts);
   const startedMs = clock.bootMs();
-  for (let attempt = 1; ;) {
-    await look(terms, view);
-    const outcome = await runProcedure(joinHost(joinTermsOf(terms, view)), hostOf(terms));
+  await look(terms, view);
+  const seen: Seen = {
+    view,
+    confirmed: terms.options.confirmOff ? generationsOf(view) : new Map<number, bigint>(),
+  };
+  for (let attempt = 1; ; await look(terms, view)) {
+    const outcome = await runProcedure(joinHost(joinTermsOf(terms, seen)), hostOf(terms));
     if (outcome.kind === "joined") {
       log(
         `joined as host ${outcome.membership.hostId}, generation ${outcome.membership.generation}, evidence ${outcome.evidence}`,
@@ -68,7 +81,7 @@ export async function join(terms: EnterTerms): Promise<Entered> {
       return refused("ERR_STOPPED", "stopped while joining", "Join again.");
     }
     if (outcome.kind === "not-free") {
-      const verdict = await waitForEvidence(terms, view, outcome, startedMs);
+      const verdict = await waitForEvidence(terms, seen, outcome, startedMs);
       if (verdict !== undefined) {
         return verdict;
       }
@@ -84,8 +97,18 @@ export async function join(terms: EnterTerms): Promise<Entered> {
   }
 }
 
-function joinTermsOf(terms: EnterTerms, view: View): Parameters<typeof joinHost>[0] {
-  const { region, identity, hostId, clock } = terms;
+function generationsOf(view: View): ReadonlyMap<number, bigint> {
+  return new Map(
+    view
+      .hosts()
+      .flatMap(({ hostId, record }): readonly [number, bigint][] =>
+        record === undefined ? [] : [[hostId, record.leader.ownerGeneration]],
+      ),
+  );
+}
+
+function joinTermsOf(terms: EnterTerms, seen: Seen): Parameters<typeof joinHost>[0] {
+  const { region, identity, hostId, clock, options } = terms;
   return {
     geometry: region.geometry,
     luns: region.lunSet,
@@ -97,16 +120,19 @@ function joinTermsOf(terms: EnterTerms, view: View): Parameters<typeof joinHost>
     timestamp: BigInt(Math.floor(clock.bootMs() / 1_000)) + 1n,
     // The locks of this state directory were free, so whoever had them has returned from its last I/O.
     predecessorGone: true,
+    replacesNamesake: options.confirmOff,
     lastMembership: terms.lastMembership,
     evidenceFor: (id, generation) => {
-      const verdict = evidenceFor(terms, view, id, generation);
+      const verdict = evidenceFor(terms, seen, id, generation);
       return verdict.kind === "evidence" ? verdict.evidence : undefined;
     },
+    unchangedMs: (id, record) => unchangedMsOf(seen.view.host(id), record),
   };
 }
 
-function evidenceFor(terms: EnterTerms, view: View, hostId: number, generation: bigint): Verdict {
+function evidenceFor(terms: EnterTerms, seen: Seen, hostId: number, generation: bigint): Verdict {
   const { options, region, clock, tornDown } = terms;
+  const { view, confirmed } = seen;
   const own = [options.tornDown, tornDown].find(
     (proof) => proof?.hostId === hostId && proof.generation === generation,
   );
@@ -125,7 +151,7 @@ function evidenceFor(terms: EnterTerms, view: View, hostId: number, generation: 
       guardAccepted: options.acceptGuard,
       foreignWatchdog: options.foreignWatchdog,
     },
-    options.confirmed === undefined ? undefined : { ...options.confirmed, confirmedAtMs: nowMs },
+    confirmed.get(hostId) === generation ? { hostId, generation, confirmedAtMs: nowMs } : undefined,
     nowMs,
   );
 }
@@ -145,48 +171,67 @@ function isOwnOfThisBoot(identity: Identity, record: DeltaSector | undefined): b
 /** Observes until there is evidence (then undefined: try again), or until it is clear that there will be none. */
 async function waitForEvidence(
   terms: EnterTerms,
-  view: View,
+  seen: Seen,
   found: Extract<JoinOutcome, { kind: "not-free" }>,
   startedMs: number,
 ): Promise<Entered | undefined> {
   const { clock, log, region, signal } = terms;
-  const { hostId, generation, name } = found;
+  const { view } = seen;
+  const { hostId, generation, name, rebootAfterMs } = found;
   const first = view.host(hostId).record;
   // Long enough to tell one that renews from one that is silent. A human's word counts only for a host that has been
   // silent for T, so that long nothing is impossible yet.
-  const { intervalMs, deadlineMs } = first?.host ?? region.timings;
-  const patienceMs =
-    terms.options.confirmed === undefined
-      ? 2 * intervalMs + deadlineMs
-      : 2 * region.timings.ttlMs + region.timings.deadlineMs;
+  const { ttlMs, deadlineMs } = region.timings;
+  const patienceMs = terms.options.confirmOff
+    ? 2 * ttlMs + deadlineMs
+    : renewalSeenMs(first?.host ?? region.timings);
   log(`host id ${hostId} belongs to ${name}, generation ${generation}; observing it for evidence`);
   for (;;) {
-    const verdict = evidenceFor(terms, view, hostId, generation);
+    const verdict = evidenceFor(terms, seen, hostId, generation);
     if (verdict.kind === "evidence") {
       return undefined;
     }
-    const record = view.host(hostId).record;
+    const { record, unchangedMs } = view.host(hostId);
     if (record !== undefined && first !== undefined && isLater(record, first)) {
-      return refused(
-        "ERR_HOST_ID_TAKEN",
-        `host id ${hostId} is in use by ${name}, which renews it`,
-        "Choose another --host-id, or leave it out.",
-      );
+      return rebootAfterMs === undefined
+        ? inUse(terms.identity, hostId, name)
+        : refused(
+            "ERR_CLONED_MACHINE",
+            `${name} (host id ${hostId}) is running elsewhere, from a copy of this machine's disk: its record is of another boot, and is renewed`,
+            "Switch one of the two off. A copy that is to be a node of its own needs its own machine id (systemd-machine-id-setup), an empty state directory and another --node name.",
+          );
     }
-    if (verdict.kind === "impossible" && clock.bootMs() - startedMs >= patienceMs) {
+    if (rebootAfterMs !== undefined && unchangedMs >= rebootAfterMs) {
+      return undefined;
+    }
+    const isHopeless = verdict.kind === "impossible" && rebootAfterMs === undefined;
+    if (isHopeless && clock.bootMs() - startedMs >= patienceMs) {
       return refused(
         "ERR_NO_EVIDENCE",
         `${name} (host id ${hostId}) may still be writing: ${verdict.why}`,
-        verdict.remedy,
+        record === undefined
+          ? verdict.remedy
+          : `${verdict.remedy}. A join that takes its place: --confirm-off`,
       );
     }
     if (signal.aborted) {
       return refused("ERR_STOPPED", "stopped while joining", "Join again.");
     }
-    const remainingMs = verdict.kind === "wait" ? verdict.remainingMs + 1 : Infinity;
-    await pause(Math.min(remainingMs, region.timings.intervalMs), signal);
+    const provenMs = verdict.kind === "wait" ? verdict.remainingMs + 1 : Infinity;
+    const rebootMs = rebootAfterMs === undefined ? Infinity : rebootAfterMs - unchangedMs + 1;
+    await pause(Math.min(provenMs, rebootMs, region.timings.intervalMs), signal);
     await look(terms, view);
   }
+}
+
+function inUse(identity: Identity, hostId: number, name: string): Entered {
+  return refused(
+    "ERR_HOST_ID_TAKEN",
+    `host id ${hostId} is in use by ${name}, which renews it`,
+    name === identity.name
+      ? "That machine is not off. Give this node another --node name."
+      : "Choose another --host-id, or leave it out.",
+  );
 }
 
 /** What another try cannot change. */
@@ -196,13 +241,13 @@ function finalOf(outcome: JoinOutcome): Entered | undefined {
       return refused(
         "ERR_NAME_TAKEN",
         outcome.why,
-        "Give this node another --node name; if it is the same node with a lost state directory, confirm that the old one is off.",
+        "Give this node another --node name. If it stands in for a machine that is off for good, or has lost its state directory: --confirm-off.",
       );
     case "full":
       return refused(
         "ERR_NO_FREE_HOST_ID",
         `none of the ${outcome.maxHosts} host ids is free`,
-        "Let a member leave, or give the host id of one that is off for good with --host-id.",
+        "Let a member leave, or give the host id of one that is off for good with --host-id and --confirm-off.",
       );
     case "damaged":
       return refused(

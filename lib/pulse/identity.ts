@@ -1,6 +1,12 @@
 /** Who this node says it is in its host record: derived the same way by pulse and by the daemon. */
 import { type Identity } from "../lease/delta-lease.js";
-import { detectVirtuality, hash64, readBootId, readMachineId } from "../system/machine.js";
+import {
+  detectVirtuality,
+  hash64,
+  readBootId,
+  readMachineId,
+  readProductUuid,
+} from "../system/machine.js";
 
 /** @param stateId of the state directory; it also stands in for a machine id where there is none (a container) */
 export function nodeIdentity(
@@ -13,7 +19,12 @@ export function nodeIdentity(
     watchdog,
     virtual: detectVirtuality().virtual,
     bootIdHash: hash64(readBootId()),
-    machineIdHash: hash64(readMachineId() ?? stateId),
+    machineIdHash: machineIdHash(readMachineId() ?? stateId, readProductUuid()),
     stateIdHash: Number(hash64(stateId) & 0xffffffffn),
   };
+}
+
+/** A machine id lies on a disk, and so a copy of the disk has it too; what the firmware says is not copied with it. */
+export function machineIdHash(machineId: string, productUuid: string | undefined): bigint {
+  return hash64(productUuid === undefined ? machineId : `${machineId} ${productUuid}`);
 }

@@ -7,7 +7,8 @@
  *       --resume-armed         the daemon believes that armed = 1 is published; something may be held and mounted
  *       --torn-down ID/GEN     the daemon has made sure, in this boot, that nothing of this earlier generation of this very
  *                              node is mounted, running or in flight: evidence `released` for the own record
- *       --confirmed ID/GEN     a human confirmed that this host is off (evidence, while its record does not change)
+ *       --confirm-off          a human has made sure that the node which had this name or host id is off (evidence, while
+ *                              its record does not change)
  *       --accept-guard, --vm-pause-never, --foreign-watchdog   as in the cluster's configuration (evidence policy)
  */
 import { ShareHaError } from "../errors.js";
@@ -33,14 +34,17 @@ export interface PulseOptions {
   readonly resumeAtMs: number | undefined;
   readonly resumeArmed: boolean;
   readonly tornDown: HostGeneration | undefined;
-  readonly confirmed: HostGeneration | undefined;
+  readonly confirmOff: boolean;
   readonly acceptGuard: boolean;
   readonly vmPauseNever: boolean;
   readonly foreignWatchdog: boolean;
 }
 
-const SWITCHES = ["--resume-armed", "--accept-guard", "--vm-pause-never", "--foreign-watchdog"];
-const VALUES = ["--state-dir", "--resume-at", "--torn-down", "--confirmed"];
+const SWITCHES = [
+  ...["--resume-armed", "--confirm-off"],
+  ...["--accept-guard", "--vm-pause-never", "--foreign-watchdog"],
+];
+const VALUES = ["--state-dir", "--resume-at", "--torn-down"];
 
 /** @throws ERR_USAGE */
 export function parsePulseOptions(args: readonly string[]): PulseOptions {
@@ -66,7 +70,7 @@ export function parsePulseOptions(args: readonly string[]): PulseOptions {
     resumeAtMs: numberOf(values.get("--resume-at")),
     resumeArmed: values.has("--resume-armed"),
     tornDown: hostGenerationOf(values.get("--torn-down")),
-    confirmed: hostGenerationOf(values.get("--confirmed")),
+    confirmOff: values.has("--confirm-off"),
     acceptGuard: values.has("--accept-guard"),
     vmPauseNever: values.has("--vm-pause-never"),
     foreignWatchdog: values.has("--foreign-watchdog"),

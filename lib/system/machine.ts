@@ -33,6 +33,28 @@ export function readMachineId(root = ROOT): string | undefined {
   return undefined;
 }
 
+/**
+ * The id that the machine's firmware has (SMBIOS 3.7, 7.2.1), in lower case. Of a virtual machine it is the hypervisor's:
+ * the usual ways to copy one give the copy another. Undefined where there is none or one that says nothing, and for
+ * users who may not read it.
+ */
+export function readProductUuid(root = ROOT): string | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`${root}sys/class/dmi/id/product_uuid`, "latin1");
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT" || code === "EACCES") {
+      return undefined;
+    }
+    throw error;
+  }
+  const uuid = text.trim().toLowerCase();
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(uuid) && !/^[0-]+$|^[f-]+$/.test(uuid)
+    ? uuid
+    : undefined;
+}
+
 export interface Virtuality {
   readonly virtual: boolean;
   /** What told it: "hypervisor flag of the CPU", "DMI QEMU" ... */

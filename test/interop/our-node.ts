@@ -111,8 +111,10 @@ export class OurNode {
         hostId: options.hostId,
         timestamp: BigInt(Math.ceil(host.clock.bootMs() / 1_000)),
         predecessorGone: true,
+        replacesNamesake: false,
         lastMembership: undefined,
         evidenceFor: () => undefined,
+        unchangedMs: () => 0,
       }),
       host,
     );

@@ -362,7 +362,7 @@ export class Nemesis {
         if (
           node.machine.on &&
           !node.retired &&
-          !node.isTwin &&
+          node.twin === undefined &&
           stuck !== undefined &&
           scheduler.now - stuck.sinceMs > 8_000
         ) {
@@ -377,7 +377,7 @@ export class Nemesis {
   /** Phase 2. */
   heal(): void {
     for (const node of this.#world.nodes) {
-      if (node.isTwin) {
+      if (node.twin !== undefined) {
         node.machine.powerOff();
         node.retired = true;
         continue;

@@ -21,6 +21,12 @@ export interface HoldNote {
   mount: Mount | undefined;
 }
 
+/**
+ * A second machine with n1's name and host id: it is no member while n1 is one, and in phase 2 somebody switches it off. A
+ * clone also has n1's machine id and state directory.
+ */
+export type Twin = "other machine" | "clone";
+
 export class SimNode {
   readonly world: World;
   readonly machine: Machine;
@@ -40,8 +46,7 @@ export class SimNode {
   daemon: DaemonActor | undefined;
   /** A human has taken it out for good (a twin, a decommissioned machine). */
   retired = false;
-  /** A clone of n1: it is no member while n1 is one. In phase 2 somebody switches it off. */
-  isTwin = false;
+  readonly twin: Twin | undefined;
   /** Which LUN each of its paths leads to. */
   lunPaths: readonly number[];
   /** In the state directory, so it survives a reboot. */
@@ -51,13 +56,14 @@ export class SimNode {
   #busyAtMs = 0;
   #acknowledged: { hostId: number; generation: bigint; timestamp: bigint } | undefined;
 
-  constructor(world: World, machine: Machine, name: string, id: number, twin = false) {
+  constructor(world: World, machine: Machine, name: string, id: number, twin?: Twin) {
     this.world = world;
     this.machine = machine;
     this.name = name;
     // All ask for their ids or none does: a mixture would be a mistake of the configuration.
-    this.wantedHostId = twin || world.options.seed % 2 === 0 ? id : undefined;
-    this.#machineIdHash = BigInt(twin ? 9_000 + id : 1_000 + id);
+    this.wantedHostId = twin !== undefined || world.options.seed % 2 === 0 ? id : undefined;
+    this.twin = twin;
+    this.#machineIdHash = BigInt(twin === "other machine" ? 9_000 + id : 1_000 + id);
     const { timings, mixedTimers } = world.options;
     this.timings =
       mixedTimers && id % 2 === 1 ? { ...timings, watchdogMs: 2 * timings.watchdogMs } : timings;
@@ -76,7 +82,7 @@ export class SimNode {
       name: this.name,
       watchdog: kind === "virtual" ? "hardware" : kind,
       virtual: kind === "virtual",
-      bootIdHash: this.#machineIdHash * 1_000n + BigInt(this.machine.boots),
+      bootIdHash: BigInt(this.machine.id) * 1_000n + BigInt(this.machine.boots),
       machineIdHash: this.#machineIdHash,
       stateIdHash: 7,
     };
@@ -109,6 +115,9 @@ export class SimNode {
   startDaemon(): void {
     if (this.daemon?.process.alive !== true && this.machine.on && !this.retired) {
       this.confirmations.clear();
+      if (this.twin === "clone") {
+        this.lastMembership ??= this.world.nodes[0]?.lastMembership;
+      }
       this.daemon = new DaemonActor(this);
       this.daemon.start();
     }

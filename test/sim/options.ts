@@ -35,6 +35,11 @@ export interface FaultRates {
   leave: number;
   /** A second machine with the same name and host id tries to join. */
   twin: number;
+  /**
+   * The same with a copy of the first one's disk: its machine id, its state directory. Never drawn: a copy that starts
+   * while its original is paused cannot be told from a reboot (docs/design.md section 6).
+   */
+  clone: number;
 }
 
 /** Probability per disk operation. */
@@ -157,6 +162,7 @@ const NO_FAULTS: FaultRates = {
   zeroSector: 0,
   leave: 0,
   twin: 0,
+  clone: 0,
 };
 
 const NO_OP_FAULTS: OpFaults = {
@@ -206,5 +212,6 @@ function drawFaults(random: SimRandom, luns: number, kind: NodeKind): FaultRates
     zeroSector: 0,
     leave: rate(0.3, 4),
     twin: rate(0.15, 4),
+    clone: 0,
   };
 }

@@ -11,7 +11,7 @@ import {
   readLockspaceOp,
 } from "../../lib/lease/delta-lease.js";
 import { Heartbeat, type AfterWrite } from "../../lib/lease/heartbeat.js";
-import { type HostObservation, Observer } from "../../lib/lease/observer.js";
+import { type HostObservation, Observer, unchangedMsOf } from "../../lib/lease/observer.js";
 import { OutboxState } from "../../lib/lease/outbox-state.js";
 import {
   doneOn,
@@ -169,6 +169,7 @@ export class PulseActor {
       hostId: node.wantedHostId,
       timestamp: BigInt(1 + Math.floor(node.machine.bootMs() / 1_000)),
       predecessorGone: true,
+      replacesNamesake: false,
       lastMembership: node.lastMembership,
       evidenceFor: (hostId, generation) => {
         const verdict = judgeHost(
@@ -189,6 +190,7 @@ export class PulseActor {
         this.#world.checker.evidence(verdict.evidence);
         return verdict.evidence;
       },
+      unchangedMs: (hostId, record) => unchangedMsOf(this.host(hostId), record),
     });
     drive(watchJoin(procedure), this.#driver(), (outcome) => {
       this.#joined(outcome);

@@ -76,12 +76,10 @@ export class World {
       const machine = new Machine(this, id, 1 + this.random.between(-drift, drift), options.luns);
       this.nodes.push(new SimNode(this, machine, `n${id}`, id));
     }
-    if (options.faults.twin > 0) {
-      // A machine that somebody has cloned: the same name and host id, another machine id.
+    const { twin, clone } = options.faults;
+    if (twin + clone > 0) {
       const machine = new Machine(this, 90, 1, options.luns);
-      const twin = new SimNode(this, machine, "n1", 1, true);
-      twin.isTwin = true;
-      this.nodes.push(twin);
+      this.nodes.push(new SimNode(this, machine, "n1", 1, clone > 0 ? "clone" : "other machine"));
     }
     for (const node of this.nodes) {
       this.#nodeOf.set(node.machine, node);
@@ -293,7 +291,7 @@ export class World {
 
   run(): void {
     for (const node of this.nodes) {
-      node.start(node.isTwin ? this.random.between(2_000, 8_000) : this.random.between(0, 50));
+      node.start(node.twin !== undefined ? this.random.between(2_000, 8_000) : this.random.between(0, 50));
     }
     this.nemesis.start();
     this.scheduler.run(this.options.phase1Ms, () => false);

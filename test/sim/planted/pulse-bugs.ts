@@ -391,8 +391,26 @@ export const PULSE_BUGS: readonly PlantedBug[] = [
         find: "return (terms.lastMembership?.hostId === slot.hostId &&",
         replace: "return true || (terms.lastMembership?.hostId === slot.hostId &&",
       },
+      {
+        file: JOIN,
+        find: "return terms.unchangedMs(slot.hostId, record) >= rebootAfterMs",
+        replace: "return true",
+      },
     ],
     options: { ...LAST_MOMENT, faults: { twin: 1 } },
+    seedsMax: 50,
+  },
+  {
+    number: "108",
+    title: "an own record of another boot is taken at once: the machine may be a copy of one that runs",
+    mutations: [
+      {
+        file: JOIN,
+        find: "return terms.unchangedMs(slot.hostId, record) >= rebootAfterMs",
+        replace: "return true",
+      },
+    ],
+    options: { ...LAST_MOMENT, faults: { clone: 1 } },
     seedsMax: 50,
   },
 ];

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
+import { basename } from "node:path";
 
 import { sharedha, type TestNode } from "../../helpers/nodes.js";
 import { createFaultyLun, whyNoFaultyLun } from "../../helpers/hanging-lun.js";
@@ -57,17 +58,50 @@ describe("membership", function () {
 
   it("refuses the same name and host id from another machine", async function () {
     skipUnlessRoot(this);
-    const prefix = otherMachine("0123456789abcdef0123456789abcdef");
-    const stateDir = cluster.workspace.path("state-clone");
-    // A clone of the whole machine: also the state directory's own id is the same.
-    must("cp", ["-a", n1.stateDir, stateDir]);
-    for (const name of ["control.sock", "pulse.sock", "guard.sock", "pulse.json", "node.json"]) {
-      must("rm", ["-f", `${stateDir}/${name}`]);
-    }
-    const clone = cluster.node("n1", { hostId: 1, stateDir, joinPrefix: prefix });
-    const ran = await clone.join("--json");
+    const joinPrefix = otherMachine({ "/etc/machine-id": "0123456789abcdef0123456789abcdef" });
+    const stateDir = copyOfState("state-copy");
+    const ran = await cluster.node("n1", { hostId: 1, stateDir, joinPrefix }).join("--json");
     expectError(ran, { exitCode: 1, code: "ERR_NAME_TAKEN", message: /n1.*machine/ });
     assert.equal((await n1.status()).node.state, "joined");
+  });
+
+  it("refuses a copy of the whole machine: its own name and ids, of another boot, and renewed", async function () {
+    skipUnlessRoot(this);
+    const before = await generationOf(n1);
+    const bootId = "01234567-89ab-4def-8123-456789abcdef";
+    const joinPrefix = otherMachine({ "/proc/sys/kernel/random/boot_id": bootId });
+    const stateDir = copyOfState("state-clone");
+    const ran = await cluster.node("n1", { hostId: 1, stateDir, joinPrefix }).join("--json");
+    const error = expectError(ran, {
+      exitCode: 1,
+      code: "ERR_CLONED_MACHINE",
+      message: /n1 \(host id 1\) is running elsewhere/,
+    });
+    assert.match(error.hint, /Switch one of the two off/);
+    const { node } = await n1.status();
+    assert.equal(node.state, "joined");
+    assert.equal(BigInt(node.generation ?? "0"), before);
+  });
+
+  it("lets a new machine take the place of one that is off, by a human's word and not before it is silent", async () => {
+    const old = await cluster.joined("n4");
+    const { hostId } = (await old.status()).node;
+    const anew = cluster.node("n4", { stateDir: cluster.workspace.path("state-anew") });
+    const alive = await anew.join("--confirm-off", "--json");
+    const inUse = expectError(alive, {
+      exitCode: 1,
+      code: "ERR_HOST_ID_TAKEN",
+      message: /in use by n4, which renews it/,
+    });
+    assert.match(inUse.hint, /not off/);
+    old.signal("SIGKILL", "daemon", "pulse", "guard");
+    await until("the old one has ended", 5_000, () => old.processes().length === 0);
+    const taken = await anew.join("--json");
+    const error = expectError(taken, { exitCode: 1, code: "ERR_NAME_TAKEN", message: /n4/ });
+    assert.match(error.hint, /--confirm-off/);
+    expectDone(await anew.join("--confirm-off"));
+    assert.equal((await anew.status()).node.hostId, hostId);
+    expectDone(await anew.cli("leave"));
   });
 
   it("takes a second join of the same node for what it is, and refuses one that differs", async () => {
@@ -129,10 +163,18 @@ describe("membership", function () {
   const isPulse = (one: { role: string }): boolean => one.role === "pulse";
   const isDaemon = (one: { role: string }): boolean => one.role === "daemon";
 
-  /** The words that run a program where /etc/machine-id has other contents. */
-  function otherMachine(id: string): readonly string[] {
-    const file = cluster.workspace.path("machine-id");
-    writeFileSync(file, `${id}\n`);
+  /** As a copy of n1's disk has it: also the state directory's own id is the same. */
+  function copyOfState(name: string): string {
+    const stateDir = cluster.workspace.path(name);
+    must("cp", ["-a", n1.stateDir, stateDir]);
+    for (const own of ["control.sock", "pulse.sock", "guard.sock", "pulse.json", "node.json"]) {
+      must("rm", ["-f", `${stateDir}/${own}`]);
+    }
+    return stateDir;
+  }
+
+  /** The words that run a program where these files have other contents. */
+  function otherMachine(contents: Readonly<Record<string, string>>): readonly string[] {
     const holder: ChildProcess = spawn(
       "unshare",
       ["--mount", "--propagation", "private", "--", "sleep", "600"],
@@ -150,7 +192,11 @@ describe("membership", function () {
       }
       assert(tries < 1_000, "unshare made no namespace");
     }
-    must("nsenter", [...inside.slice(1), "mount", "--bind", file, "/etc/machine-id"]);
+    for (const [path, text] of Object.entries(contents)) {
+      const file = cluster.workspace.path(basename(path));
+      writeFileSync(file, `${text}\n`);
+      must("nsenter", [...inside.slice(1), "mount", "--bind", file, path]);
+    }
     return inside;
   }
 });

@@ -13,7 +13,7 @@ import {
   leftRecord,
   vacantRecord,
 } from "../../../lib/lease/delta-lease.js";
-import { PROFILES } from "../../../lib/lease/timings.js";
+import { PROFILES, renewalSeenMs } from "../../../lib/lease/timings.js";
 import { type MemoryLuns } from "../../helpers/memory-luns.js";
 import { healthyNode, ProcedureStepper, type TestClock } from "../../helpers/procedure-stepper.js";
 import { freshLuns, geometry, lunSetOf, MAX_HOSTS, proofOf, SPACE, writeDelta } from "./samples.js";
@@ -38,8 +38,10 @@ function terms(changes: Partial<JoinTerms> = {}): JoinTerms {
     hostId: undefined,
     timestamp: 1_000n,
     predecessorGone: false,
+    replacesNamesake: false,
     lastMembership: undefined,
     evidenceFor: () => undefined,
+    unchangedMs: () => 0,
     ...changes,
   };
 }
@@ -226,17 +228,57 @@ describe("join (DESIGN section 6, Host ids; sanlock facts 2.2)", () => {
       writeDelta(on.luns, 2, leftRecord(member(2, "n1", ELSEWHERE)));
       assert.equal(join(on).kind, "joined");
     });
+
+    it("may be taken over with evidence by the machine that replaces it, under the same host id", () => {
+      const on = bench();
+      writeDelta(on.luns, 2, member(2, "n1", ELSEWHERE));
+      const outcome = join(on, { replacesNamesake: true });
+      assert.deepEqual(outcome, { kind: "not-free", hostId: 2, generation: 5n, name: "n1" });
+      const evidenceFor = proofOf([2, 5n]);
+      assert.equal(join(on, { replacesNamesake: true, hostId: 3, evidenceFor }).kind, "name-taken");
+      assert.equal(join(on, { evidenceFor }).kind, "name-taken", "nobody said that it is replaced");
+      const taken = join(on, { replacesNamesake: true, evidenceFor });
+      assert(taken.kind === "joined");
+      assert.deepEqual([taken.membership.hostId, taken.evidence], [2, "expired"]);
+      assert.equal(taken.membership.generation, 6n);
+    });
   });
 
   describe("a record of its own that is not free", () => {
     it("is taken after a reboot: same machine and state directory, other boot", () => {
       const on = bench();
       writeDelta(on.luns, 2, member(2, "n1", { bootIdHash: 10n, armed: true }));
-      const outcome = join(on, { lastMembership: { hostId: 2, generation: 5n } });
+      const outcome = join(on, {
+        lastMembership: { hostId: 2, generation: 5n },
+        unchangedMs: () => renewalSeenMs(PROFILES.default),
+      });
       assert(outcome.kind === "joined");
       assert.deepEqual([outcome.membership.hostId, outcome.evidence], [2, "reboot"]);
       assert.equal(outcome.membership.generation, 6n);
       assert.equal(recordAt(on, 2).host?.joinEvidence, "reboot");
+    });
+
+    it("is not taken after a reboot before it has stood still: it may be a copy's, or the original's (planted bug 108)", () => {
+      const on = bench();
+      // The times count that the other one published.
+      const timings = PROFILES.multipath;
+      writeDelta(on.luns, 2, member(2, "n1", { bootIdHash: 10n, armed: true, ...timings }));
+      const mine = { lastMembership: { hostId: 2, generation: 5n } };
+      const rebootAfterMs = renewalSeenMs(timings);
+      assert.deepEqual(join(on, { ...mine, unchangedMs: () => rebootAfterMs - 1 }), {
+        kind: "not-free",
+        hostId: 2,
+        generation: 5n,
+        name: "n1",
+        rebootAfterMs,
+      });
+      const seen: unknown[] = [];
+      const unchangedMs: JoinTerms["unchangedMs"] = (hostId, record) => {
+        seen.push([hostId, record.leader.timestamp]);
+        return rebootAfterMs;
+      };
+      assert.equal(join(on, { ...mine, unchangedMs }).kind, "joined");
+      assert.deepEqual(seen, [[2, 77n]]);
     });
 
     it("is not taken in the same boot: its name proves nothing (planted bug 22)", () => {
@@ -406,7 +448,11 @@ describe("join (DESIGN section 6, Host ids; sanlock facts 2.2)", () => {
     writeDelta(on.luns, 1, member(1, "n1"));
     writeDelta(on.luns, 3, member(3, "n1", { bootIdHash: 1n }));
     const lastMembership = { hostId: 3, generation: 5n };
-    const outcome = join(on, { predecessorGone: true, lastMembership });
+    const outcome = join(on, {
+      predecessorGone: true,
+      lastMembership,
+      unchangedMs: () => renewalSeenMs(PROFILES.default),
+    });
     assert(outcome.kind === "joined");
     assert.deepEqual([outcome.membership.hostId, outcome.membership.generation], [3, 6n]);
   });

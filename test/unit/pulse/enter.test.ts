@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 
+import sinon from "sinon";
+
 import { type DeltaSector, encodeDeltaSector } from "../../../lib/format/delta-sector.js";
 import { deltaOffset } from "../../../lib/format/geometry.js";
 import { type HostRecord } from "../../../lib/format/host-record.js";
 import { type LeaderRecord } from "../../../lib/format/leader-record.js";
 import { type Identity, vacantRecord } from "../../../lib/lease/delta-lease.js";
-import { PROFILES } from "../../../lib/lease/timings.js";
+import { PROFILES, renewalSeenMs } from "../../../lib/lease/timings.js";
 import { type BatchResult, type DiskOp } from "../../../lib/port/disk.js";
-import { type Entered, type EnterTerms, resume } from "../../../lib/pulse/enter.js";
+import { type Entered, type EnterTerms, join, resume } from "../../../lib/pulse/enter.js";
 import { parsePulseOptions } from "../../../lib/pulse/options.js";
 import { type PulseState } from "../../../lib/pulse/saved-state.js";
 import { type Region } from "../../../lib/region/open-region.js";
@@ -146,6 +148,100 @@ function refused(entered: Entered, code: string, message: RegExp): void {
   assert.ok(entered.exit.hint !== "");
   assert.equal(entered.exit.torndown, false, "nothing was torn down by refusing");
 }
+
+/** Its machine was another boot when the record on the LUNs was written. */
+const REBOOTED = {
+  identity: { ...ME, bootIdHash: 12n },
+  lastMembership: { hostId: HOST, generation: GENERATION },
+};
+
+const TICK_MS = 20;
+
+/** Joins in a time that passes with the bench's clock; `onTick` is what others do meanwhile. */
+async function joinOn(
+  bench: Bench,
+  terms: EnterTerms,
+  onTick: () => void = () => undefined,
+): Promise<Entered> {
+  const timers = sinon.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+  try {
+    let entered: Entered | undefined;
+    const joining = join(terms).then((how) => (entered = how));
+    for (let ticks = 0; entered === undefined && ticks < 10_000; ticks++) {
+      bench.nowMs += TICK_MS;
+      onTick();
+      await timers.tickAsync(TICK_MS);
+    }
+    return await joining;
+  } finally {
+    timers.restore();
+  }
+}
+
+describe("a pulse that joins after a reboot", () => {
+  it("takes its record once that has stood still for long enough to tell that nobody renews it", async () => {
+    const bench = new Bench();
+    bench.write(bench.record({}, { armed: true }));
+    const startedMs = bench.nowMs;
+    const entered = await joinOn(bench, bench.terms([], REBOOTED));
+    assert.equal(entered.kind, "member");
+    assert.deepEqual(
+      [entered.membership.generation, entered.membership.record.host?.joinEvidence],
+      [GENERATION + 1n, "reboot"],
+    );
+    const wrote = bench.submitted.findIndex(({ kind }) => kind === "write");
+    assert(bench.nowMs - startedMs >= renewalSeenMs(TIMINGS) && wrote > 2);
+  });
+
+  it("does not where the record moves: one of the two machines is a copy of the other", async () => {
+    const bench = new Bench();
+    bench.write(bench.record());
+    let timestamp = 100n;
+    const entered = await joinOn(bench, bench.terms([], REBOOTED), () => {
+      bench.write(bench.record({ timestamp: ++timestamp }));
+    });
+    refused(entered, "ERR_CLONED_MACHINE", /n2 \(host id 2\) is running elsewhere/);
+    assert.ok(bench.submitted.every(({ kind }) => kind === "read"));
+  });
+});
+
+describe("a pulse that joins for a machine that is off for good", () => {
+  const other = { machineIdHash: 99n, armed: true } as const;
+
+  it("is refused its name, unless a human has said so; then it waits until the record is silent", async () => {
+    const bench = new Bench();
+    bench.write(bench.record({}, other));
+    const without = await joinOn(bench, bench.terms());
+    refused(without, "ERR_NAME_TAKEN", /another machine/);
+    const startedMs = bench.nowMs;
+    const entered = await joinOn(bench, bench.terms(["--confirm-off"]));
+    assert.equal(entered.kind, "member");
+    assert.deepEqual(
+      [entered.membership.hostId, entered.membership.record.host?.joinEvidence],
+      [HOST, "confirmed"],
+    );
+    assert(bench.nowMs - startedMs >= TIMINGS.ttlMs);
+  });
+
+  it("is refused when that machine goes on, or another one has come in its place", async () => {
+    for (const [change, code, message] of [
+      [{ timestamp: 101n }, "ERR_HOST_ID_TAKEN", /in use by n2, which renews it/],
+      [{ ownerGeneration: GENERATION + 1n }, "ERR_NO_EVIDENCE", /n2 .* may still be writing/],
+    ] as const) {
+      const bench = new Bench();
+      bench.write(bench.record({}, other));
+      let ticks = 0;
+      const entered = await joinOn(bench, bench.terms(["--confirm-off"]), () => {
+        ticks += 1;
+        if (ticks === 50) {
+          bench.write(bench.record(change, other));
+        }
+      });
+      refused(entered, code, message);
+      assert.ok(bench.submitted.every(({ kind }) => kind === "read"));
+    }
+  });
+});
 
 describe("a pulse that carries a generation on", () => {
   it("takes the newest record that a majority shows, and writes nothing", async () => {

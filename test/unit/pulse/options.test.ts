@@ -9,15 +9,14 @@ describe("pulse's flags", () => {
   it("are all taken", () => {
     const options = parsePulseOptions([
       ...["--state-dir", "/s", "--resume-at", "12.5", "--resume-armed", "--torn-down", "3/7"],
-      ...["--confirmed", "2000/18446744073709551615", "--accept-guard", "--vm-pause-never"],
-      "--foreign-watchdog",
+      ...["--confirm-off", "--accept-guard", "--vm-pause-never", "--foreign-watchdog"],
     ]);
     assert.deepEqual(options, {
       stateDir: "/s",
       resumeAtMs: 12.5,
       resumeArmed: true,
       tornDown: { hostId: 3, generation: 7n },
-      confirmed: { hostId: 2000, generation: 0xffff_ffff_ffff_ffffn },
+      confirmOff: true,
       acceptGuard: true,
       vmPauseNever: true,
       foreignWatchdog: true,
@@ -30,7 +29,7 @@ describe("pulse's flags", () => {
       resumeAtMs: undefined,
       resumeArmed: false,
       tornDown: undefined,
-      confirmed: undefined,
+      confirmOff: false,
       acceptGuard: false,
       vmPauseNever: false,
       foreignWatchdog: false,
@@ -52,7 +51,7 @@ describe("pulse's flags", () => {
       [[...state, "--resume-at", "9".repeat(400)], /not a time/],
       [[...state, "--torn-down", "3"], /HOSTID\/GENERATION/],
       [[...state, "--torn-down", "3/-1"], /HOSTID\/GENERATION/],
-      [[...state, "--confirmed", "12345/1"], /HOSTID\/GENERATION/],
+      [[...state, "--torn-down", "12345/1"], /HOSTID\/GENERATION/],
     ] as const) {
       assert.throws(() => parsePulseOptions(args), { code: "ERR_USAGE", message }, args.join(" "));
     }

@@ -21,8 +21,10 @@ import {
   hash64,
   readBootId,
   readMachineId,
+  readProductUuid,
 } from "../../../lib/system/machine.js";
 import { fileMappings, type LockedMemory, lockFileMappings } from "../../../lib/system/realtime.js";
+import { machineIdHash } from "../../../lib/pulse/identity.js";
 import { openStateDir, writeFileAtomic } from "../../../lib/system/state-dir.js";
 
 function code(expected: string): (error: unknown) => boolean {
@@ -68,6 +70,25 @@ describe("machine", () => {
     assert.equal(readMachineId(root), "b".repeat(32));
     put("etc/machine-id", `${"a".repeat(32)}\n`);
     assert.equal(readMachineId(root), "a".repeat(32));
+  });
+
+  it("has the firmware's id, where that says something", () => {
+    assert.equal(readProductUuid(root), undefined);
+    put("sys/class/dmi/id/product_uuid", "4C4C4544-0043-3010-8052-B4C04F564231\n");
+    assert.equal(readProductUuid(root), "4c4c4544-0043-3010-8052-b4c04f564231");
+    for (const nothing of ["00000000-0000-0000-0000-000000000000", "Not Settable", ""]) {
+      put("sys/class/dmi/id/product_uuid", `${nothing}\n`);
+      assert.equal(readProductUuid(root), undefined, nothing);
+    }
+    put("sys/class/dmi/id/product_uuid", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF\n");
+    assert.equal(readProductUuid(root), undefined);
+  });
+
+  it("is told from a copy of its disk by the firmware's id", () => {
+    const machineId = "a".repeat(32);
+    const hashes = [undefined, "4c4c4544-0043-3010-8052-b4c04f564231", "4c4c4544-0043-3010-8052-b4c04f564232"].map((uuid) => machineIdHash(machineId, uuid));
+    assert.equal(new Set(hashes).size, 3);
+    assert.equal(hashes[0], hash64(machineId));
   });
 
   it("is virtual by the CPU's flag, by Xen, by DMI or by the device tree, else not", () => {
