@@ -68,7 +68,7 @@ demo: packages build
 
 # The lab: virtual machines under QEMU with a real SAN (docs/lab.md). As root; it says so when it cannot run.
 LAB_PROGRAMS := qemu-system-x86_64 mmdebstrap mkfs.ext4 modprobe depmod modinfo xz cpio ip nft nsenter
-LAB_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs kmod xz-utils cpio iproute2 nftables util-linux
+LAB_PACKAGES := qemu-system-x86 mmdebstrap debian-archive-keyring e2fsprogs kmod xz-utils cpio iproute2 nftables util-linux
 
 lab-packages:
 	@missing=; for p in $(LAB_PROGRAMS); do PATH=$$PATH:/usr/sbin:/sbin command -v $$p >/dev/null || missing="$$missing $$p"; done; \

@@ -266,9 +266,13 @@ async function startDaemon(context: Context, confirmOff: boolean): Promise<Start
   const outputPath = joinPath(context.stateDir, "sharedhad.out");
   const output = openSync(outputPath, "w", 0o600);
   try {
-    const identity = await startDetached(process.execPath, daemonProgram(context.stateDir, confirmOff), {
-      stdio: ["ignore", output, output],
-    });
+    const identity = await startDetached(
+      process.execPath,
+      daemonProgram(context.stateDir, confirmOff),
+      {
+        stdio: ["ignore", output, output],
+      },
+    );
     return { ...identity, outputPath };
   } finally {
     closeSync(output);

@@ -8,9 +8,6 @@ import { type LeaseLook, lookAtLease } from "./lease-adoption.js";
 import { type Members } from "./members.js";
 import { isoOf } from "./refusals.js";
 
-/** Reads that wait on a LUN at one time; its queue has room for 64 batches. */
-const AT_ONCE = 16;
-
 export interface LeaseViewsOptions {
   readonly disk: Pick<DiskAccess, "run" | "luns">;
   readonly members: Pick<Members, "outboxes" | "isLive" | "nameOf">;
@@ -34,25 +31,19 @@ export class LeaseViews {
     return await this.#options.disk.run(lookAtLease(address, this.#options.disk.luns));
   }
 
+  /** One after the other, as a LUN does them: all at once, the last ones would be late on a slow one. */
   async all(addresses: readonly LeaseAddress[]): Promise<ListedLeases> {
     const leases: LeaseBody[] = [];
     const unread: { readonly name: string; readonly why: string }[] = [];
-    for (let at = 0; at < addresses.length; at += AT_ONCE) {
-      const part = addresses.slice(at, at + AT_ONCE);
-      const looks = await Promise.all(part.map(async (address) => await this.look(address)));
-      for (const [index, look] of looks.entries()) {
-        const address = part[index];
-        if (address === undefined) {
-          continue;
-        }
-        if (look.kind === "view") {
-          leases.push(this.bodyOf(address, look.view));
-        } else if (look.kind !== "missing") {
-          unread.push({ name: address.resourceName, why: whyOf(look) });
-        }
+    for (const address of addresses) {
+      const look = await this.look(address);
+      if (look.kind === "view") {
+        leases.push(this.bodyOf(address, look.view));
+      } else if (look.kind !== "missing") {
+        unread.push({ name: address.resourceName, why: whyOf(look) });
       }
       // Without a majority the rest would only wait for the same deadline again.
-      if (looks.some((look) => look.kind === "no-quorum")) {
+      if (look.kind === "no-quorum") {
         break;
       }
     }

@@ -1,6 +1,7 @@
 /**
- * `sharedhad --state-dir DIR [--confirm-off]`: the daemon of one node. It ends with 0 after SIGTERM (pulse goes on, for the next daemon)
- * and after `sharedha leave`; with 2 for wrong arguments and with 3 when it cannot start or can never join as it is.
+ * `sharedhad --state-dir DIR [--confirm-off]`: the daemon of one node. It ends with 0 after SIGTERM (pulse goes on, for the
+ * next daemon) and after `sharedha leave`; with 2 for wrong arguments and with 3 when it cannot start or can never join as
+ * it is.
  */
 import { createWriteStream, existsSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";

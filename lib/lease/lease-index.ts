@@ -104,8 +104,8 @@ export type DeleteOutcome =
 const NAME_BYTES_MAX = 48;
 /** Names that the region needs itself. */
 const RESERVED = [RINDEX_LEASE_NAME];
-/** Leaders read by one batch. */
-const LEADERS_PER_BATCH = 64;
+/** Leaders read by one batch, which has one deadline: no more commands than a heartbeat has, whatever number of leases there is. */
+const LEADERS_PER_BATCH = 3;
 
 export function indexAreaOf(place: IndexPlace): number {
   return place.indexArea ?? AREA.rindex;

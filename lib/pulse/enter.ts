@@ -69,7 +69,7 @@ export async function join(terms: EnterTerms): Promise<Entered> {
     view,
     confirmed: terms.options.confirmOff ? generationsOf(view) : new Map<number, bigint>(),
   };
-  for (let attempt = 1; ; await look(terms, view)) {
+  for (let attempt = 1; ;) {
     const outcome = await runProcedure(joinHost(joinTermsOf(terms, seen)), hostOf(terms));
     if (outcome.kind === "joined") {
       log(
@@ -85,15 +85,16 @@ export async function join(terms: EnterTerms): Promise<Entered> {
       if (verdict !== undefined) {
         return verdict;
       }
-      continue;
+    } else {
+      const final = finalOf(outcome);
+      if (final !== undefined || attempt >= ATTEMPTS_MAX) {
+        return final ?? gaveUp(outcome);
+      }
+      log(`trying to join again: ${outcome.kind}`);
+      attempt++;
+      await pause(RETRY_PAUSE_MS * attempt, signal);
     }
-    const final = finalOf(outcome);
-    if (final !== undefined || attempt >= ATTEMPTS_MAX) {
-      return final ?? gaveUp(outcome);
-    }
-    log(`trying to join again: ${outcome.kind}`);
-    attempt++;
-    await pause(RETRY_PAUSE_MS * attempt, signal);
+    await look(terms, view);
   }
 }
 
@@ -168,16 +169,18 @@ function isOwnOfThisBoot(identity: Identity, record: DeltaSector | undefined): b
   );
 }
 
+type NotFree = Extract<JoinOutcome, { kind: "not-free" }>;
+
 /** Observes until there is evidence (then undefined: try again), or until it is clear that there will be none. */
 async function waitForEvidence(
   terms: EnterTerms,
   seen: Seen,
-  found: Extract<JoinOutcome, { kind: "not-free" }>,
+  found: NotFree,
   startedMs: number,
 ): Promise<Entered | undefined> {
   const { clock, log, region, signal } = terms;
   const { view } = seen;
-  const { hostId, generation, name, rebootAfterMs } = found;
+  const { hostId, generation, name } = found;
   const first = view.host(hostId).record;
   // Long enough to tell one that renews from one that is silent. A human's word counts only for a host that has been
   // silent for T, so that long nothing is impossible yet.
@@ -187,25 +190,15 @@ async function waitForEvidence(
     : renewalSeenMs(first?.host ?? region.timings);
   log(`host id ${hostId} belongs to ${name}, generation ${generation}; observing it for evidence`);
   for (;;) {
-    const verdict = evidenceFor(terms, seen, hostId, generation);
+    const verdict = verdictOn(terms, seen, found);
     if (verdict.kind === "evidence") {
       return undefined;
     }
-    const { record, unchangedMs } = view.host(hostId);
+    const { record } = view.host(hostId);
     if (record !== undefined && first !== undefined && isLater(record, first)) {
-      return rebootAfterMs === undefined
-        ? inUse(terms.identity, hostId, name)
-        : refused(
-            "ERR_CLONED_MACHINE",
-            `${name} (host id ${hostId}) is running elsewhere, from a copy of this machine's disk: its record is of another boot, and is renewed`,
-            "Switch one of the two off. A copy that is to be a node of its own needs its own machine id (systemd-machine-id-setup), an empty state directory and another --node name.",
-          );
+      return inUse(terms.identity, found);
     }
-    if (rebootAfterMs !== undefined && unchangedMs >= rebootAfterMs) {
-      return undefined;
-    }
-    const isHopeless = verdict.kind === "impossible" && rebootAfterMs === undefined;
-    if (isHopeless && clock.bootMs() - startedMs >= patienceMs) {
+    if (verdict.kind === "impossible" && clock.bootMs() - startedMs >= patienceMs) {
       return refused(
         "ERR_NO_EVIDENCE",
         `${name} (host id ${hostId}) may still be writing: ${verdict.why}`,
@@ -217,14 +210,36 @@ async function waitForEvidence(
     if (signal.aborted) {
       return refused("ERR_STOPPED", "stopped while joining", "Join again.");
     }
-    const provenMs = verdict.kind === "wait" ? verdict.remainingMs + 1 : Infinity;
-    const rebootMs = rebootAfterMs === undefined ? Infinity : rebootAfterMs - unchangedMs + 1;
-    await pause(Math.min(provenMs, rebootMs, region.timings.intervalMs), signal);
+    const remainingMs = verdict.kind === "wait" ? verdict.remainingMs + 1 : Infinity;
+    await pause(Math.min(remainingMs, region.timings.intervalMs), signal);
     await look(terms, view);
   }
 }
 
-function inUse(identity: Identity, hostId: number, name: string): Entered {
+/** The node's own record of an earlier boot needs only to stand still for a moment. */
+function verdictOn(terms: EnterTerms, seen: Seen, found: NotFree): Verdict {
+  const { hostId, generation, rebootAfterMs } = found;
+  const verdict = evidenceFor(terms, seen, hostId, generation);
+  if (verdict.kind === "evidence" || rebootAfterMs === undefined) {
+    return verdict;
+  }
+  const { unchangedMs } = seen.view.host(hostId);
+  if (unchangedMs < rebootAfterMs) {
+    return { kind: "wait", remainingMs: rebootAfterMs - unchangedMs, boundMs: rebootAfterMs };
+  }
+  const detail = `its machine has booted again, and its record has not changed for ${Math.floor(unchangedMs)} ms`;
+  return { kind: "evidence", evidence: { kind: "reboot", hostId, generation, detail } };
+}
+
+/** Somebody renews the record that was found. */
+function inUse(identity: Identity, { hostId, name, rebootAfterMs }: NotFree): Entered {
+  if (rebootAfterMs !== undefined) {
+    return refused(
+      "ERR_CLONED_MACHINE",
+      `${name} (host id ${hostId}) is running elsewhere, from a copy of this machine's disk: its record is of another boot, and is renewed`,
+      "Switch one of the two off. A copy that is to be a node of its own needs its own machine id (systemd-machine-id-setup), an empty state directory and another --node name.",
+    );
+  }
   return refused(
     "ERR_HOST_ID_TAKEN",
     `host id ${hostId} is in use by ${name}, which renews it`,

@@ -47,10 +47,12 @@ mount = { path = "${FILES.mount}", type = "xfs", options = "noatime" }
 `;
 }
 
+export const JOIN_LOG = "/run/sharedha-join.log";
+
 /** What a real machine's unit file would do at boot: the watchdog's module, then the former join again. */
 const BOOT_UNIT = `#!/bin/sh
 modprobe softdog
-exec setsid sharedha join > /run/sharedha-join.log 2>&1 &
+exec setsid sharedha join > ${JOIN_LOG} 2>&1 &
 `;
 
 /** What a `reserve --wait` has brought, and when: performance.now(). */
@@ -144,9 +146,13 @@ export class Cluster {
    * Begins a `reserve --wait`, and returns when its ticket is on disk, or when it has ended. `taken` tells how; that it
    * failed is nobody else's failure while nobody looks.
    */
-  async queue(waiter: NodeName, group: GroupSpec): Promise<{ readonly taken: Promise<Taken> }> {
+  async queue(
+    waiter: NodeName,
+    group: GroupSpec,
+    waitS = 120,
+  ): Promise<{ readonly taken: Promise<Taken> }> {
     let isOver = false;
-    const taken = this.reserve(waiter, group, 120).then((body) => ({
+    const taken = this.reserve(waiter, group, waitS).then((body) => ({
       ...body,
       atMs: performance.now(),
     }));

@@ -1,8 +1,10 @@
 /** Three nodes become members over iSCSI by one command each; from the state after it the other tests begin. */
 import assert from "node:assert/strict";
 
+import { type DoctorReport } from "../../lib/doctor/doctor-finding.js";
 import { dropBuilt } from "../lab/cache.js";
 import { openLab } from "../lab/mocha.js";
+import { diskOf } from "../lab/san.js";
 import { NODES } from "../lab/settings.js";
 import { Cluster, FILES, WEB } from "./cluster.js";
 
@@ -36,6 +38,14 @@ describe("joining over iSCSI", function () {
     assert.equal((await cluster.node("n2").must(["cat", session])).trim(), "3");
     const record = await cluster.node("n2").must(["iscsiadm", "-m", "node", "-o", "show"]);
     assert.match(record, /^node\.startup = automatic$/m);
+  });
+
+  it("doctor sees the other nodes renew on the shared LUN", async () => {
+    // Without healthy latencies, which is its exit code.
+    const { stdout } = await cluster.node("n3").sharedha(["doctor", diskOf("lun0"), "--json"]);
+    const { findings } = JSON.parse(stdout) as DoctorReport;
+    const members = findings.find(({ check }) => check === "members");
+    assert.match(members?.text ?? "", /^n\d, n\d, n\d renewed within/);
   });
 
   it("a planned move, ext4 and xfs: released here, mounted there, checked", async () => {

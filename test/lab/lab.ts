@@ -9,7 +9,7 @@ import { appImage } from "./image/app.js";
 import { initrd } from "./image/initrd.js";
 import { rootImage } from "./image/root.js";
 import { faults } from "./network.js";
-import { PORTAL, San, TARGETS } from "./san.js";
+import { initiatorOf, PORTAL, San, TARGETS } from "./san.js";
 import { type NODES, SPECS, type VmName, VMS } from "./settings.js";
 import { QEMU, tool } from "./tool.js";
 import { type Images, Vm } from "./vm.js";
@@ -173,11 +173,14 @@ export class Lab {
     await vm.must(["udevadm", "settle", "--timeout", "20"]);
   }
 
-  /** A second machine from this one's disks: same machine id, same state directory, other address. */
+  /**
+   * A second machine from this one's disks, and of the same firmware: same machine id, same state directory. It has another
+   * address and another iSCSI name, without which the two would throw each other's sessions out.
+   */
   async clone(name: (typeof NODES)[number]): Promise<Vm> {
     const clone = this.vm("c1");
     await this.vm(name).cloneDisksTo(clone);
-    await clone.boot();
+    await clone.boot({ uuid: SPECS[name].uuid, initiator: initiatorOf("c1") });
     return clone;
   }
 }

@@ -8,6 +8,8 @@ import { type Vm } from "./vm.js";
 
 export const PORTAL = `${SPECS.san.address}:3260`;
 const IQN = "iqn.2026-11.lab";
+/** Who may log in: the nodes, and the clone of one. */
+const INITIATORS = [...NODES, "c1"] as const;
 const CORE = "/sys/kernel/config/target/core";
 const FABRIC = "/sys/kernel/config/target/iscsi";
 /** LIO builds the NAA id from the hexadecimal digits of this. */
@@ -139,7 +141,7 @@ export class San {
   async setReadOnly(lun: LunName, isReadOnly: boolean): Promise<void> {
     const index = (TARGETS.data.luns as readonly string[]).indexOf(lun);
     await this.#vm.steps(
-      NODES.map((node) => ({
+      INITIATORS.map((node) => ({
         do: "write",
         path: `${FABRIC}/${TARGETS.data.iqn}/tpgt_1/acls/${initiatorOf(node)}/lun_${index}/write_protect`,
         text: isReadOnly ? "1" : "0",
@@ -240,7 +242,7 @@ function targetSteps(target: TargetSpec): Step[] {
     ]),
     set("attrib/authentication", target.chap === undefined ? "0" : "1"),
     set("attrib/generate_node_acls", "0"),
-    ...NODES.flatMap((node) => aclSteps(tpg, node, target)),
+    ...INITIATORS.flatMap((node) => aclSteps(tpg, node, target)),
     set("enable", "1"),
   ];
 }
@@ -272,7 +274,7 @@ function removeTargetSteps(target: TargetSpec): Step[] {
   const luns = target.luns.map((_, index) => `lun_${index}`);
   return [
     { do: "write", path: `${tpg}/enable`, text: "0" },
-    ...NODES.flatMap((node): Step[] => {
+    ...INITIATORS.flatMap((node): Step[] => {
       const acl = `${tpg}/acls/${initiatorOf(node)}`;
       return [
         ...luns.flatMap((lun): Step[] => [

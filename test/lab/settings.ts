@@ -22,6 +22,8 @@ export interface VmSpec {
   readonly name: VmName;
   readonly address: string;
   readonly mac: string;
+  /** What its firmware says it is (SMBIOS product uuid). */
+  readonly uuid: string;
   readonly memoryMiB: number;
   readonly modules: readonly string[];
   /** From vdc on; vda is the root image and vdb the build under test. */
@@ -44,10 +46,12 @@ const SAN_MODULES = [
 ];
 
 function node(name: VmName, octet: number): VmSpec {
+  const hex = octet.toString(16).padStart(2, "0");
   return {
     name,
     address: `${SUBNET}.${octet}`,
-    mac: `52:54:00:77:00:${octet.toString(16).padStart(2, "0")}`,
+    mac: `52:54:00:77:00:${hex}`,
+    uuid: `5ada5ada-0077-4000-8000-5254007700${hex}`,
     memoryMiB: 512,
     modules: NODE_MODULES,
     disks: [STATE, { name: "local", sizeMiB: 64 }],

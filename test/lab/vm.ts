@@ -48,6 +48,15 @@ export interface GuestClock {
   readonly atMs: number;
 }
 
+interface BootOptions {
+  /** Starts no services: it is saved before it has touched a disk. */
+  readonly forSnapshot?: boolean;
+  /** What its firmware says it is, if not its own. */
+  readonly uuid?: string;
+  /** Its iSCSI name, if not what is on its disk. */
+  readonly initiator?: string;
+}
+
 export class Vm {
   readonly spec: VmSpec;
   readonly #images: Images;
@@ -124,8 +133,8 @@ export class Vm {
   }
 
   /** Boots from nothing, and returns when the agent answers and the services have been started. */
-  async boot(options: { readonly forSnapshot?: boolean } = {}): Promise<void> {
-    await this.#launch(options.forSnapshot === true ? "later" : "now", undefined);
+  async boot(options: BootOptions = {}): Promise<void> {
+    await this.#launch(undefined, options);
     await this.untilAgent();
   }
 
@@ -139,7 +148,7 @@ export class Vm {
 
   /** A saved state in memory, still stopped. */
   async load(state: string): Promise<void> {
-    await this.#launch("now", state);
+    await this.#launch(state);
     await this.#untilLoaded();
   }
 
@@ -343,7 +352,7 @@ export class Vm {
     return await (await this.#control()).command(name, args);
   }
 
-  async #launch(services: "now" | "later", state: string | undefined): Promise<void> {
+  async #launch(state: string | undefined, options: BootOptions = {}): Promise<void> {
     if (this.isRunning) {
       throw new Error(`${this.name} runs already`);
     }
@@ -355,9 +364,10 @@ export class Vm {
     await tool(enter, [
       ...[...inside, QEMU, "-name", `${this.name}.sharedha-lab`],
       ...["-accel", "tcg,thread=multi,tb-size=200", "-cpu", "max", "-M", "pc", "-smp", "1"],
+      ...["-uuid", options.uuid ?? this.spec.uuid],
       ...["-m", String(this.spec.memoryMiB), "-nodefaults", "-no-user-config", "-display", "none"],
       ...["-kernel", this.#images.vmlinux, "-initrd", this.#images.initrd],
-      ...["-append", this.#kernelWords(services)],
+      ...["-append", this.#kernelWords(options)],
       ...this.#diskArgs(),
       ...["-netdev", `tap,id=net,ifname=${tapOf(this.name)},script=no,downscript=no`],
       ...["-device", `virtio-net-pci,netdev=net,romfile=,mac=${this.spec.mac}`],
@@ -376,12 +386,13 @@ export class Vm {
     }
   }
 
-  #kernelWords(services: "now" | "later"): string {
+  #kernelWords({ forSnapshot, initiator }: BootOptions): string {
     const lab = {
       name: this.name,
       address: this.spec.address,
       modules: this.spec.modules.join(","),
-      services,
+      services: forSnapshot === true ? "later" : "now",
+      ...(initiator === undefined ? {} : { initiator }),
     };
     const words = Object.entries(lab).map(([key, value]) => `lab.${key}=${value}`);
     return [...POWER, ...QUICK, ...words].join(" ");

@@ -291,7 +291,9 @@ export class World {
 
   run(): void {
     for (const node of this.nodes) {
-      node.start(node.twin !== undefined ? this.random.between(2_000, 8_000) : this.random.between(0, 50));
+      node.start(
+        node.twin !== undefined ? this.random.between(2_000, 8_000) : this.random.between(0, 50),
+      );
     }
     this.nemesis.start();
     this.scheduler.run(this.options.phase1Ms, () => false);

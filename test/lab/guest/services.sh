@@ -16,6 +16,8 @@ persist() { # PATH: bound to the state disk, which starts with what the image ha
 }
 mkdir -p /var/lib/sharedha
 persist /etc/iscsi
+initiator=$(sed -n 's/.*lab\.initiator=\([^ ]*\).*/\1/p' /proc/cmdline)
+[ -z "$initiator" ] || echo "InitiatorName=$initiator" > /etc/iscsi/initiatorname.iscsi
 persist /etc/target
 persist /var/lib/sharedha
 

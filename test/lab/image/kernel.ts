@@ -14,27 +14,23 @@ export interface Kernel {
   readonly tree: string;
 }
 
-/** Fetches and unpacks the package that `linux-image-amd64` stands for. */
-export async function fetchKernel(dir: string): Promise<Kernel> {
-  const depends = await tool("apt-cache", ["depends", "linux-image-amd64"]);
+/**
+ * Fetches and unpacks the package that `linux-image-amd64` stands for, from where the packages of the guests' root came.
+ * @param root the guests' root, still with its lists of packages
+ */
+export async function fetchKernel(dir: string, root: string): Promise<Kernel> {
+  const there = ["-o", `Dir=${root}`, "-o", `Dir::State::status=${root}/var/lib/dpkg/status`];
+  const depends = await tool("apt-cache", [...there, "depends", "linux-image-amd64"]);
   const name = /^\s*Depends: (linux-image-\S+)$/m.exec(depends)?.[1];
   if (name === undefined) {
-    throw new Error(
-      "apt knows no linux-image-amd64: run `apt-get update`, or use Debian's archive",
-    );
+    throw new Error("the archive of the guests' packages has no linux-image-amd64");
   }
   // apt-get drops its privileges for a download, and then may not write into a folder of root's.
-  const uri = await tool("apt-get", ["download", "--print-uris", name]);
-  const file = /'[^']*'\s+(\S+\.deb)/.exec(uri)?.[1];
-  if (file === undefined) {
-    throw new Error(`apt-get does not say where ${name} is`);
-  }
-  await tool("env", ["-C", dir, "apt-get", "-o", "APT::Sandbox::User=root", "download", name], {
-    timeoutMs: 300_000,
-  });
+  const options = [...there, "-o", "APT::Sandbox::User=root"];
+  await tool("env", ["-C", dir, "apt-get", ...options, "download", name], { timeoutMs: 300_000 });
   const deb = readdirSync(dir).find((one) => one.endsWith(".deb"));
   if (deb === undefined) {
-    throw new Error(`apt-get fetched no ${file}`);
+    throw new Error(`apt-get fetched no ${name}`);
   }
   const tree = join(dir, "kernel");
   await tool("dpkg-deb", ["-x", join(dir, deb), tree], { timeoutMs: 120_000 });

@@ -1,6 +1,6 @@
 /**
- * What every VM boots: the kernel, one read-only root image that all share, and the parts of the initramfs. Made from the
- * distribution's archive by the host's own package sources.
+ * What every VM boots: the kernel, one read-only root image that all share, and the parts of the initramfs. Made from
+ * Debian's archive: on Debian the host's own release by its own package sources, elsewhere (Ubuntu) the one named here.
  */
 import {
   chmodSync,
@@ -18,12 +18,9 @@ import { GUEST_MODULES, GUEST_PACKAGES } from "../settings.js";
 import { tool } from "../tool.js";
 import { copyModules, extractVmlinux, fetchKernel, type Kernel } from "./kernel.js";
 
+const RELEASE_ELSEWHERE = "bookworm";
 /** The first of these that there is: the host's sources, of whatever form. */
-const SOURCES = [
-  "/etc/apt/sources.list.d/debian.sources",
-  "/etc/apt/sources.list.d/ubuntu.sources",
-  "/etc/apt/sources.list",
-];
+const SOURCES = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
 const UNUSED = ["man", "doc", "locale", "info"];
 const ROOT_MIB = 900;
 
@@ -43,7 +40,7 @@ export interface RootImage {
 
 export async function rootImage(say: Progress): Promise<RootImage> {
   const recipe = ["root.js", "kernel.js"].map((name) => join(import.meta.dirname, name));
-  const settings = JSON.stringify([GUEST_PACKAGES, GUEST_MODULES, process.version, codename()]);
+  const settings = JSON.stringify([GUEST_PACKAGES, GUEST_MODULES, process.version, release()]);
   const key = inputsKey([settings], recipe);
   const dir = await built("image", key, say, async (target) => {
     await buildImage(target, say);
@@ -58,12 +55,15 @@ export async function rootImage(say: Progress): Promise<RootImage> {
 
 async function buildImage(dir: string, say: Progress): Promise<void> {
   const tree = join(dir, "tree");
-  say("  kernel");
-  const kernel = await fetchKernel(dir);
-  await extractVmlinux(kernel, join(dir, "vmlinux"));
   say("  packages");
   await makeTree(tree);
-  addNode(tree);
+  await addNode(tree);
+  say("  kernel");
+  const kernel = await fetchKernel(dir, tree);
+  for (const path of ["var/lib/apt/lists", "var/cache/apt"]) {
+    rmSync(join(tree, path), { recursive: true });
+  }
+  await extractVmlinux(kernel, join(dir, "vmlinux"));
   say("  image");
   await copyModules(kernel, GUEST_MODULES, tree);
   await makeEarly(kernel, tree, join(dir, "early"));
@@ -73,39 +73,56 @@ async function buildImage(dir: string, say: Progress): Promise<void> {
 }
 
 async function makeTree(tree: string): Promise<void> {
-  const sources = SOURCES.find(
-    (path) => existsSync(path) && readFileSync(path, "utf8").trim() !== "",
-  );
-  if (sources === undefined) {
-    throw new Error(`none of ${SOURCES.join(", ")} names a package archive`);
-  }
   const excludes = UNUSED.map((name) => `--dpkgopt=path-exclude=/usr/share/${name}/*`);
   await tool(
     "mmdebstrap",
     [
       ...["--quiet", "--mode=root", "--variant=minbase", `--include=${GUEST_PACKAGES.join(",")}`],
       ...excludes,
-      ...[codename(), tree, sources],
+      // For the kernel's package.
+      "--skip=cleanup/apt/lists",
+      ...[release(), tree, ...sources()],
     ],
     { timeoutMs: 900_000 },
   );
 }
 
-function codename(): string {
-  const name = /^VERSION_CODENAME=(\w+)$/m.exec(readFileSync("/etc/os-release", "utf8"))?.[1];
-  if (name === undefined) {
-    throw new Error(
-      "/etc/os-release has no VERSION_CODENAME: the lab is made from Debian's archive",
-    );
+/** What the guests run. */
+function release(): string {
+  const host = readFileSync("/etc/os-release", "utf8");
+  const codename = /^VERSION_CODENAME=(\w+)$/m.exec(host)?.[1];
+  return isDebian(host) && codename !== undefined ? codename : RELEASE_ELSEWHERE;
+}
+
+function isDebian(osRelease: string): boolean {
+  return /^ID=debian$/m.test(osRelease);
+}
+
+/** @returns none: mmdebstrap's own, which are Debian's archive */
+function sources(): readonly string[] {
+  if (!isDebian(readFileSync("/etc/os-release", "utf8"))) {
+    return [];
   }
-  return name;
+  const path = SOURCES.find((one) => existsSync(one) && readFileSync(one, "utf8").trim() !== "");
+  if (path === undefined) {
+    throw new Error(`none of ${SOURCES.join(", ")} names a package archive`);
+  }
+  return [path];
 }
 
 /** The host's own Node, and the command that the guests' users type. */
-function addNode(tree: string): void {
+async function addNode(tree: string): Promise<void> {
   const node = join(tree, "usr/local/bin/node");
   copyFileSync(process.execPath, node);
   chmodSync(node, 0o755);
+  try {
+    await tool("chroot", [tree, "/usr/local/bin/node", "--version"]);
+  } catch (error) {
+    throw new Error(
+      `${process.execPath} does not run in the guests: it needs libraries of this machine. Use a Node.js that is one file, as nodejs.org and NodeSource build it.`,
+      { cause: error },
+    );
+  }
   symlinkSync("/opt/sharedha/dist/bin/sharedha.js", join(tree, "usr/local/bin/sharedha"));
   mkdirSync(join(tree, "opt/sharedha"), { recursive: true });
   mkdirSync(join(tree, "state"));

@@ -402,7 +402,8 @@ export const PULSE_BUGS: readonly PlantedBug[] = [
   },
   {
     number: "108",
-    title: "an own record of another boot is taken at once: the machine may be a copy of one that runs",
+    title:
+      "an own record of another boot is taken at once: the machine may be a copy of one that runs",
     mutations: [
       {
         file: JOIN,

@@ -114,7 +114,28 @@ function names(
   return outcome.leases.map(({ address }) => address.resourceName);
 }
 
+/** Notes how many commands each batch has. */
+function* counting<T>(procedure: DiskProcedure<T>, sizes: number[]): DiskProcedure<T> {
+  let step = procedure.next();
+  while (step.done !== true) {
+    if (step.value.kind === "io") {
+      sizes.push(step.value.ops.length);
+    }
+    step = procedure.next(yield step.value);
+  }
+  return step.value;
+}
+
 describe("lease-index", () => {
+  it("reads no more in one deadline than a heartbeat does, so that a slow LUN can be listed too", () => {
+    const { luns, terms } = fresh(1);
+    mustCreate(luns, terms, "web");
+    const sizes: number[] = [];
+    assert.equal(run(luns, counting(listLeases(terms), sizes)).kind, "list");
+    assert.equal(run(luns, counting(lookupLease(terms, "none"), sizes)).kind, "missing");
+    assert(sizes.length > 4 && Math.max(...sizes) === 3, sizes.join(" "));
+  });
+
   it("makes, finds, lists and deletes", () => {
     const { luns, terms } = fresh(1);
     assert.equal(run(luns, lookupLease(terms, "web")).kind, "missing");

@@ -86,7 +86,11 @@ describe("machine", () => {
 
   it("is told from a copy of its disk by the firmware's id", () => {
     const machineId = "a".repeat(32);
-    const hashes = [undefined, "4c4c4544-0043-3010-8052-b4c04f564231", "4c4c4544-0043-3010-8052-b4c04f564232"].map((uuid) => machineIdHash(machineId, uuid));
+    const hashes = [
+      undefined,
+      "4c4c4544-0043-3010-8052-b4c04f564231",
+      "4c4c4544-0043-3010-8052-b4c04f564232",
+    ].map((uuid) => machineIdHash(machineId, uuid));
     assert.equal(new Set(hashes).size, 3);
     assert.equal(hashes[0], hash64(machineId));
   });
