@@ -39,7 +39,7 @@ describe("the holder goes on, and the waiter waits", function () {
   /** Long enough for a loss, had there been a reason; then n1 must have the very lease that it had. */
   async function goesOn(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 2 * ttlMs));
-    await cluster.untilRecords(WEB, 20);
+    await cluster.untilRecords(WEB, 5);
     const { leases, node, hindrances } = await cluster.status("n1");
     assert.equal(node.state, "joined");
     const held = leases.filter(({ heldHere }) => heldHere);
@@ -90,10 +90,12 @@ describe("the holder goes on, and the waiter waits", function () {
     for (const path of ["/etc/machine-id", "/sys/class/dmi/id/product_uuid"]) {
       assert.equal(await clone.must(["cat", path]), await cluster.node("n1").must(["cat", path]));
     }
-    const said = await cluster.until("its join has ended", 120_000, async () => {
+    const look = async (): Promise<string | undefined> => {
       const { exitCode, stdout } = await clone.run(["grep", "-A1", "sharedha: ", JOIN_LOG]);
       return exitCode === 0 ? stdout : undefined;
-    });
+    };
+    // Seldom: a look takes the processor from the join.
+    const said = await cluster.until("its join has ended", 180_000, look, 4_000);
     assert.match(said, /n1 \(host id \d+\) is running elsewhere, from a copy/);
     await goesOn();
     await clone.powerCut();
