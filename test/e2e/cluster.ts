@@ -55,6 +55,8 @@ modprobe softdog
 exec setsid sharedha join > ${JOIN_LOG} 2>&1 &
 `;
 
+const RESTORES_MAX = 3;
+
 /** What a `reserve --wait` has brought, and when: performance.now(). */
 export type Taken = ReservedBody & { readonly atMs: number };
 
@@ -113,9 +115,28 @@ export class Cluster {
         await this.lab.saveAll(MACHINES, target);
       },
     );
-    await this.lab.restoreAll(MACHINES, dir);
+    await this.#restore(dir);
     this.#acknowledged.clear();
     this.timeline.mark("the cluster runs");
+  }
+
+  /**
+   * The first seconds are no test's: an emulator that has just been started translates every program anew, and a node may
+   * lose by that alone what it had. Then all are restored again.
+   */
+  async #restore(dir: string): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      await this.lab.restoreAll(MACHINES, dir);
+      const states = await Promise.all(
+        NODES.map(async (name) => `${name} ${(await this.status(name)).node.state}`),
+      );
+      const lost = states.filter((state) => !state.endsWith(" joined"));
+      if (lost.length === 0) {
+        return;
+      }
+      assert(tries < RESTORES_MAX, `after ${tries} tries: ${lost.join(", ")}`);
+      this.timeline.mark(`${lost.join(", ")} while the emulators warmed up: restored again`);
+    }
   }
 
   // --- asking and telling ---
