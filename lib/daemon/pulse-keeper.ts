@@ -120,15 +120,15 @@ export class PulseKeeper implements PulseAccess {
    * @throws the first refusal (name or host id taken ...) of a node that this process has not seen as a member
    */
   async join(tornDown: HostGeneration | undefined, confirmOff = false): Promise<void> {
-    const flags = [
-      ...(tornDown === undefined
-        ? []
-        : ["--torn-down", `${tornDown.hostId}/${tornDown.generation}`]),
-      ...(confirmOff ? ["--confirm-off"] : []),
-    ];
+    const flags =
+      tornDown === undefined ? [] : ["--torn-down", `${tornDown.hostId}/${tornDown.generation}`];
+    // A human's word is about what was on the LUNs when it was said, so no later try has it.
+    let word = confirmOff ? ["--confirm-off"] : [];
     let retryMs = RETRY_MS;
     while (!this.#closed && !this.#leaving) {
-      const trouble = await this.#launch([...flags, ...this.#options.policyFlags()], "joined");
+      const all = [...flags, ...word, ...this.#options.policyFlags()];
+      word = [];
+      const trouble = await this.#launch(all, "joined");
       if (trouble === undefined) {
         this.#trouble = undefined;
         return;
