@@ -121,7 +121,8 @@ describe("Bindings (what ends with a client's connection)", function () {
     const { id } = bindings.bind(socket);
     const leader = start(["--eval", FAMILY]);
     await bindings.protect(socket, leader.pid);
-    assert.deepEqual(log, ["persist 1", `protect ${bindings.processes.length}`]);
+    // Its child may have been there already.
+    assert.match(log.join(", "), /^persist 1, protect [12]$/);
     await until("both are known", () => bindings.processes.length === 2);
     const members = bindings.processes;
     living = () =>
