@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterEach, before, beforeEach } from "mocha";
 
 import { type EventBody, type ReservedBody, type StatusBody } from "../../lib/net/api.js";
+import { STATE_DIR_DEFAULT } from "../../lib/system/state-dir.js";
 import { type GuestProcess, type Ran } from "../lab/agent-client.js";
 import { built, inputsKey } from "../lab/cache.js";
 import { type Lab } from "../lab/lab.js";
@@ -56,6 +57,7 @@ exec setsid sharedha join > ${JOIN_LOG} 2>&1 &
 `;
 
 const RESTORES_MAX = 3;
+const LOG_MS = 10_000;
 
 /** What a `reserve --wait` has brought, and when: performance.now(). */
 export type Taken = ReservedBody & { readonly atMs: number };
@@ -136,6 +138,18 @@ export class Cluster {
       }
       assert(tries < RESTORES_MAX, `after ${tries} tries: ${lost.join(", ")}`);
       this.timeline.mark(`${lost.join(", ")} while the emulators warmed up: restored again`);
+    }
+  }
+
+  /** What the daemons said last, where a machine still answers. */
+  async printLogs(): Promise<void> {
+    const argv = ["tail", "-n", "30", `${STATE_DIR_DEFAULT}/daemon.log`];
+    for (const vm of this.lab.runningVms().filter(({ name }) => name !== "san")) {
+      const said = await vm.run(argv, { timeoutMs: LOG_MS }).then(
+        ({ stdout, stderr }) => stdout + stderr,
+        (error: unknown) => `cannot be asked: ${String(error)}`,
+      );
+      process.stdout.write(`--- daemon of ${vm.name}\n${said}\n`);
     }
   }
 
@@ -316,8 +330,12 @@ export function useCluster(anew: "once" | "for each test" = "once"): Cluster {
     this.timeout(400_000);
     await cluster.begin();
   });
-  afterEach(() => {
+  afterEach(async function () {
     cluster.timeline.print();
+    if (this.currentTest?.state === "failed") {
+      this.timeout(5 * LOG_MS);
+      await cluster.printLogs();
+    }
   });
   return cluster;
 }

@@ -168,6 +168,13 @@ describe("the lab's faults", function () {
     assert.equal(await n1.must(["cat", "/etc/machine-id"]), id);
     await untilReads("n1", 60_000);
   });
+
+  it("each machine's clock is as fast as the host's: from a snapshot, and n1's after a boot", async () => {
+    for (const vm of lab.runningVms()) {
+      const rate = await vm.clockRate(3_000);
+      assert(Math.abs(rate - 1) < 0.02, `the clock of ${vm.name} runs ${rate} times as fast`);
+    }
+  });
 });
 
 async function sleep(ms: number): Promise<undefined> {

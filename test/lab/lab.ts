@@ -5,6 +5,7 @@
 import { join } from "node:path";
 
 import { built, inputsKey, type Progress } from "./cache.js";
+import { ensureTscKhz, hostBootId } from "./host-tsc.js";
 import { appImage } from "./image/app.js";
 import { initrd } from "./image/initrd.js";
 import { rootImage } from "./image/root.js";
@@ -33,7 +34,7 @@ export async function buildImages(say: Progress): Promise<LabImages> {
     app: app.file,
     appKey: app.key,
     snapshotKey: inputsKey(
-      [root.key, early.key, version, JSON.stringify(SPECS)],
+      [root.key, early.key, version, JSON.stringify(SPECS), hostBootId()],
       [join(import.meta.dirname, "vm.js"), join(import.meta.dirname, "lab.js")],
     ),
   };
@@ -79,8 +80,14 @@ export class Lab {
     return vm;
   }
 
+  /** Before the first boot on this host. */
+  async ensureClock(say: Progress): Promise<void> {
+    await ensureTscKhz(this.vm("san"), say);
+  }
+
   /** Boots each VM once as far as its agent and saves it there, before it has touched a disk. */
   async ensureSnapshots(say: Progress): Promise<string> {
+    await this.ensureClock(say);
     return await built("snapshot", this.#images.snapshotKey, say, async (dir) => {
       const names = VMS.filter((name) => name !== "c1");
       await Promise.all(
@@ -103,6 +110,7 @@ export class Lab {
    * @param from `snapshot`: about a second each; `cold`: a whole boot
    */
   async start(names: readonly VmName[], from: "cold" | "snapshot", say: Progress): Promise<void> {
+    await this.ensureClock(say);
     const snapshots = from === "snapshot" ? await this.ensureSnapshots(say) : undefined;
     await this.network.heal();
     await Promise.all(

@@ -14,6 +14,7 @@ import { join } from "node:path";
 
 import { GuestProcess, type Ran, runInGuest, type RunOptions, takeSteps } from "./agent-client.js";
 import { type Step } from "./frames.js";
+import { tscKhz } from "./host-tsc.js";
 import { INSIDE, tapOf } from "./network.js";
 import { NICE, setNice } from "./priority.js";
 import { Qmp, type QmpEvent } from "./qmp.js";
@@ -258,7 +259,7 @@ export class Vm {
       const end = await Promise.race([answer.ended, pause(1_000)]);
       answer.drop();
       if (typeof end === "object") {
-        this.#setNice(NICE.working);
+        this.#prefer("working");
         return;
       }
       if (!this.isRunning) {
@@ -273,8 +274,16 @@ export class Vm {
 
   /** The kernel's clock, which `console` shows too, and a moment of this process's `performance.now()` just after it. */
   async clock(): Promise<GuestClock> {
-    const uptime = await this.must(["cat", "/proc/uptime"]);
+    const [uptime = ""] = await this.steps([{ do: "read", path: "/proc/uptime" }]);
     return { uptimeMs: 1_000 * Number(uptime.split(" ")[0]), atMs: performance.now() };
+  }
+
+  /** How fast the guest's clock runs; 1 is as fast as this host's. */
+  async clockRate(overMs: number): Promise<number> {
+    const first = await this.clock();
+    await pause(overMs);
+    const last = await this.clock();
+    return (last.uptimeMs - first.uptimeMs) / (last.atMs - first.atMs);
   }
 
   /**
@@ -335,7 +344,7 @@ export class Vm {
   async #control(): Promise<Qmp> {
     this.#qmp ??= await Qmp.open(join(this.#dir, "qmp.sock"), ({ name }) => {
       if (name === "RESET") {
-        this.#setNice(NICE.booting);
+        this.#prefer("booting");
         this.#dropStarted();
       }
     });
@@ -376,13 +385,13 @@ export class Vm {
       ...["-pidfile", pidFile, "-daemonize", ...incoming],
     ]);
     noteVmProcess(this.name, pidFile);
-    this.#setNice(state === undefined ? NICE.booting : NICE.working);
+    this.#prefer(state === undefined ? "booting" : "working");
   }
 
-  #setNice(nice: number): void {
+  #prefer(what: "working" | "booting"): void {
     const identity = vmProcess(this.name);
     if (identity !== undefined) {
-      setNice(identity.pid, nice);
+      setNice(identity.pid, what === "working" && this.name === "san" ? NICE.san : NICE[what]);
     }
   }
 
@@ -395,7 +404,9 @@ export class Vm {
       ...(initiator === undefined ? {} : { initiator }),
     };
     const words = Object.entries(lab).map(([key, value]) => `lab.${key}=${value}`);
-    return [...POWER, ...QUICK, ...words].join(" ");
+    const khz = tscKhz();
+    const clock = khz === undefined ? [] : [`tsc_early_khz=${khz}`];
+    return [...POWER, ...QUICK, ...clock, ...words].join(" ");
   }
 
   #diskArgs(): readonly string[] {
