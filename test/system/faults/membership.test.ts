@@ -104,6 +104,20 @@ describe("membership", function () {
     expectDone(await anew.cli("leave"));
   });
 
+  it("counts a human's word for the first try alone: later it would be about whoever has the name by then", async () => {
+    const old = await cluster.joined("n5");
+    old.signal("SIGKILL", "daemon", "pulse", "guard");
+    await until("the old one has ended", 5_000, () => old.processes().length === 0);
+    const anew = cluster.node("n5", { stateDir: cluster.workspace.path("state-word") });
+    const joining = anew.join("--confirm-off", "--json");
+    await until(
+      "the first try was killed, while it watches the silence",
+      10_000,
+      () => anew.signal("SIGKILL", "pulse").length > 0,
+    );
+    expectError(await joining, { exitCode: 1, code: "ERR_NAME_TAKEN", message: /n5/ });
+  });
+
   it("takes a second join of the same node for what it is, and refuses one that differs", async () => {
     const again = await n1.join();
     expectDone(again);
