@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } 
 import { join, relative } from "node:path";
 
 import { findRoot } from "../helpers/root.js";
+import { tool } from "./tool.js";
 
 const DEFAULT_DIR = "/var/cache/sharedha-lab";
 
@@ -57,6 +58,8 @@ export async function built(
   const unfinished = join(cacheDir(), `.${kind}-${key}`);
   mkdirSync(unfinished, { recursive: true });
   await build(unfinished);
+  // Half a gigabyte still to be written would hold up the disks of the machines that come next.
+  await tool("sync", ["--file-system", unfinished]);
   renameSync(unfinished, dir);
   say(`built ${kind} in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
   return dir;

@@ -4,7 +4,7 @@
  */
 import { existsSync } from "node:fs";
 
-import { BRIDGE, HOST_ADDRESS, NAMESPACE, type VmName } from "./settings.js";
+import { BRIDGE, HOST_ADDRESS, HOST_MAC, NAMESPACE, type VmName } from "./settings.js";
 import { tool } from "./tool.js";
 
 const NAMESPACE_FILE = `/run/netns/${NAMESPACE}`;
@@ -21,7 +21,8 @@ export async function networkUp(vms: readonly VmName[]): Promise<void> {
   await tool("ip", ["netns", "add", NAMESPACE]);
   await inside("ip", ["link", "set", "lo", "up"]);
   const bridge = ["type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0"];
-  await inside("ip", ["link", "add", BRIDGE, ...bridge]);
+  // Always the same: a machine that is restored knows it, and would answer another one only half a minute later.
+  await inside("ip", ["link", "add", BRIDGE, "address", HOST_MAC, ...bridge]);
   await inside("ip", ["address", "add", `${HOST_ADDRESS}/24`, "dev", BRIDGE]);
   await inside("ip", ["link", "set", BRIDGE, "up"]);
   for (const vm of vms) {

@@ -6,8 +6,8 @@
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
 
-/** As of nice(2). The SAN comes first: it is everybody's disk, and no real one shares a processor with its users. */
-export const NICE = { san: -15, working: -10, booting: 5 } as const;
+/** As of nice(2). */
+export const NICE = { working: -10, booting: 5 } as const;
 
 let isRefused = false;
 

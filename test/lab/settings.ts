@@ -5,6 +5,7 @@ export const NAMESPACE = "sharedha-lab";
 export const BRIDGE = "br0";
 const SUBNET = "10.77.0";
 export const HOST_ADDRESS = `${SUBNET}.254`;
+export const HOST_MAC = "52:54:00:77:00:fe";
 
 export const NODES = ["n1", "n2", "n3"] as const;
 /** `c1` is booted only as a clone of another node. */

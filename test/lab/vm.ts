@@ -259,7 +259,7 @@ export class Vm {
       const end = await Promise.race([answer.ended, pause(1_000)]);
       answer.drop();
       if (typeof end === "object") {
-        this.#prefer("working");
+        this.#setNice(NICE.working);
         return;
       }
       if (!this.isRunning) {
@@ -344,7 +344,7 @@ export class Vm {
   async #control(): Promise<Qmp> {
     this.#qmp ??= await Qmp.open(join(this.#dir, "qmp.sock"), ({ name }) => {
       if (name === "RESET") {
-        this.#prefer("booting");
+        this.#setNice(NICE.booting);
         this.#dropStarted();
       }
     });
@@ -385,13 +385,13 @@ export class Vm {
       ...["-pidfile", pidFile, "-daemonize", ...incoming],
     ]);
     noteVmProcess(this.name, pidFile);
-    this.#prefer(state === undefined ? "booting" : "working");
+    this.#setNice(state === undefined ? NICE.booting : NICE.working);
   }
 
-  #prefer(what: "working" | "booting"): void {
+  #setNice(nice: number): void {
     const identity = vmProcess(this.name);
     if (identity !== undefined) {
-      setNice(identity.pid, what === "working" && this.name === "san" ? NICE.san : NICE[what]);
+      setNice(identity.pid, nice);
     }
   }
 
