@@ -10,6 +10,8 @@ import { findRoot } from "../helpers/root.js";
 import { tool } from "./tool.js";
 
 const DEFAULT_DIR = "/var/cache/sharedha-lab";
+/** Everything else that this host still has to write comes with it. */
+const SYNC_MS = 300_000;
 
 /** `SHAREDHA_LAB_DIR`, else /var/cache/sharedha-lab: about 2 GB. */
 export function cacheDir(): string {
@@ -59,7 +61,7 @@ export async function built(
   mkdirSync(unfinished, { recursive: true });
   await build(unfinished);
   // Half a gigabyte still to be written would hold up the disks of the machines that come next.
-  await tool("sync", ["--file-system", unfinished]);
+  await tool("sync", ["--file-system", unfinished], { timeoutMs: SYNC_MS });
   renameSync(unfinished, dir);
   say(`built ${kind} in ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
   return dir;
